@@ -18,7 +18,6 @@ round=70                  microseconds of a round of the k-means of tables
 pinned=25 copies=10       GB/s between card and host, of pinned memory (activations) and of other
 cores=32                  of the host; what one does, GFLOP/s of products (docs/METHOD.md, as bench/scaling-model.sh):
 bf16core=310 fp32core=100 fp64core=45
-serial=8                  GB/s of passes by one thread
 decode=9                  nanoseconds of a core for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
 memory=200 disk=2         GB/s of memory of the host, by all threads; of files of the model
 caches=4                  GiB of caches of texts that the model writes side by side
@@ -36,7 +35,8 @@ echo "$assume $*" | awk -v only="$shape" -v only_layers="$layers" '
 { for (i = 1; i <= NF; i++) if (split($i, pair, "=") == 2) is[pair[1]] = pair[2] }
 
 # c: inputs, m: rows of the n linears that read them, o: rows of the one that writes to the residual stream, or 0
-function input(c, n, m, o,   height, tokens) {
+function input(c, n, m, o,   height, tokens, panel) {
+  panel = c < 2048 ? c : 2048                              # columns of a triangle that the card multiplies by at a time
   tokens = is["windows"] * is["length"]
   height = o ? o : c
   linears += m * c
@@ -45,9 +45,11 @@ function input(c, n, m, o,   height, tokens) {
   powers += 2.75 * 256 * n * c * c                         # FLOP of their loop and of what errors relate to
   hessian += tokens * c * (c + 1)
   cross += 2 * tokens * height * c
-  factor += 2 / 3 * c ^ 3                                  # once for the Hessian, once for the maps
-  maps += 2 * height * c * c + (o ? 0 : 2 * m * c * c)     # divided; the new weights
-  doubles += 2 * o * c * c
+  factor += 2 / 3 * c ^ 3
+  maps += 2 * (height + o) * c * c + (o ? 0 : 2 * m * c * c) # divided, less the weights by the Hessian; the new weights
+  panels += 2 * height * c * panel                         # what the card multiplies of the zeros of a triangle
+  mapped += o ? 12 * o * c : 12 * c * c + 8 * m * c        # bytes: sums up as means, weights up, change down; map up again, weights up and down
+  changed += o * c
   numbers += c * c / 2 + height * c                        # sums
   squares += c * c
   crosses += height * c
@@ -58,7 +60,7 @@ function shape(name) {
   else if (name == "llama-2-70b") { layers = 80; h = 8192; inter = 28672; kv = 1024 }
   else { print "gpu-model.sh: llama-2-7b or llama-2-70b" > "/dev/stderr"; exit 2 }
   vocab = 32000
-  linears = volume = hessian = cross = factor = maps = doubles = numbers = squares = crosses = groups = tries = powers = 0
+  linears = volume = hessian = cross = factor = maps = panels = mapped = changed = numbers = squares = crosses = groups = tries = powers = 0
   input(h, 3, h + 2 * kv, 0); first_cross = cross; first_maps = maps
   input(h, 1, h, h); input(h, 2, 2 * inter, 0); input(inter, 1, h, h)
   tokens = is["windows"] * is["length"]
@@ -76,7 +78,7 @@ function flops(   n) {
   stage("forward, original", n * tokens * (2 * linears + scores))
   stage("forward, quantized", (tokens + head * is["length"]) * n * (2 * linears + scores) - tokens * 2 * inter * h)
   stage("Hessians", n * hessian + head * is["length"] * h * h)
-  stage("mismatch", n * (cross + maps + doubles + factor) - first_cross - first_maps - 2 / 3 * h ^ 3)
+  stage("mismatch", n * (cross + maps) - first_cross - first_maps)
   stage("factorisation", n * factor + 2 / 3 * h ^ 3)
   stage("losses at the end", 2 * 4 * is["length"] * (n * (2 * linears + scores) + 2 * vocab * h))
 }
@@ -101,18 +103,20 @@ function compute(name,   weights, stream, T, half, single, double, side, passes)
   part("card", "Hessians and mismatch, TF32", layers * (hessian + cross) / is["tf32"] / T)
   part("card", "their sums in double, 28 bytes a number for 1,024 tokens", layers * numbers * 28 * tokens / 1024 / is["hbm"] / T)
   part("card", "norms, gates, rounding: 100 bytes a value of the stream, 26 of the MLP", passes * layers * tokens * (100 * h + 26 * inter) / is["hbm"] / T)
-  part("card", "factorisations, twice, double", 2 * layers * factor / is["fp64"] / T)
+  part("card", "mismatch: division by H, new weights, fp32", layers * (maps + panels) / is["fp32"] / T)
+  part("card", "factorisations, double", layers * factor / is["fp64"] / T)
   part("card", "paths: loop, three re-assignments", 4 * weights * is["path"] / is["processors"] / is["clock"] / 1e9)
   part("card", "solver: products, 13 r c², fp32", 13 * layers * volume / is["fp32"] / T)
+  part("card", "layer errors: products, 4 r c², fp32", 4 * layers * volume / is["fp32"] / T)
   part("card", "tables: 24 rounds a group of 256 columns", 24 * layers * groups * is["round"] / 1e6)
   part("copies", "residual streams, fp32: 12 up, 4 down a block", 16 * layers * stream / is["pinned"] / 1e9)
   part("copies", "inputs of o and down that are kept, down and up", 2 * layers * tokens * (h + inter) * 4 / is["pinned"] / 1e9)
   part("copies", "weights of both streams, bf16, and for the head", 6 * weights / is["copies"] / 1e9)
-  part("copies", "sums, once a layer; factors, twice up and down", layers * (8 * (squares + crosses) + 16 * squares) / is["copies"] / 1e9)
+  part("copies", "sums, once a layer; factors up and down; H and U", layers * (20 * squares + 8 * crosses) / is["copies"] / 1e9)
+  part("copies", "mismatch: means, maps, weights, new weights", layers * mapped / is["copies"] / 1e9)
   part("copies", "solver: 74 bytes a weight", 74 * weights / is["copies"] / 1e9)
-  part("CPU", "mismatch: division, new weights; the part in double", layers * (maps / single + doubles / double))
-  part("CPU", "passes of one thread over sums, maps, inverses", layers * (24 * numbers + 12 * crosses + 12 * squares) / is["serial"] / 1e9)
-  part("CPU", "layer errors: products, 2 r c²", 2 * layers * volume / single)
+  part("copies", "layer errors: 8 bytes a weight", 8 * weights / is["copies"] / 1e9)
+  part("CPU", "passes over sums, H and its factor, maps, new weights", layers * (24 * numbers + 52 * squares + 12 * crosses + 4 * linears + 12 * changed) / is["memory"] / 1e9)
   part("CPU", "layer errors: weights decoded and compared", weights * is["decode"] / is["cores"] / 1e9)
   part("CPU", "output head: its Hessian, its codes", (head * is["length"] * h * h + 3 * vocab * h * h) / single)
   part("CPU", "streams: to and from bf16, differences", layers * stream * (16 * 1.5 + 2 * 5) / is["memory"] / 1e9)

@@ -3,8 +3,10 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "linalg/solve/narrow.h"
 #include "model/layer/vector.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +61,7 @@ void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
   free(mismatch->sums);
   free(mismatch->part);
   free(mismatch->difference);
+  if (mismatch->map != NULL) mismatch->linalg->forget(mismatch->linalg, mismatch->map);
   free(mismatch->map);
   *mismatch = (gptvq_mismatch){0};
 }
@@ -139,22 +142,6 @@ gptvq_status gptvq_mismatch_gather(gptvq_mismatch *m, gptvq_dist *dist, gptvq_er
   return gptvq_sum_gather(&sum, dist, err);
 }
 
-/* The sums become fp32 means in the same memory. */
-static void narrow_sums(gptvq_mismatch *m) {
-  size_t values = (m->rows > 0 ? m->rows : m->cols) * m->cols;
-  double scale = m->tokens > 0 ? 1.0 / (double)m->tokens : 0.0;
-  char *bytes = (char *)m->sums;
-  for (size_t i = 0; i < values; i++) {
-    double value;
-    memcpy(&value, bytes + i * sizeof value, sizeof value);
-    float mean = (float)(value * scale);
-    memcpy(bytes + i * sizeof mean, &mean, sizeof mean);
-  }
-  float *shrunk = realloc(m->sums, values * sizeof *shrunk);
-  m->map = shrunk != NULL ? shrunk : (float *)(void *)m->sums;
-  m->sums = NULL;
-}
-
 size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows) {
   size_t sums, differences;
   return sizes(cols, rows, &sums, &differences) ? sums * sizeof(float) : SIZE_MAX;
@@ -170,7 +157,9 @@ gptvq_status gptvq_mismatch_end(gptvq_mismatch *m, gptvq_error *err) {
     free(m->part);
     m->part = NULL;
   }
-  narrow_sums(m);
+  m->map = gptvq_narrow(m->sums, (m->rows > 0 ? m->rows : m->cols) * m->cols,
+                        m->tokens > 0 ? 1.0 / (double)m->tokens : 0.0);
+  m->sums = NULL;
   return GPTVQ_OK;
 }
 
@@ -242,21 +231,48 @@ size_t gptvq_mismatch_apply_bytes(size_t cols, size_t rows) {
   return gptvq_saturated_size(gptvq_min_size(rows, SLAB), gptvq_saturated_size(cols, sizeof(float)));
 }
 
+typedef struct change_job {
+  float *weights;      /* [rows × cols] */
+  const float *change; /* or NULL */
+  size_t cols;
+  atomic_bool bad;
+} change_job;
+
+static void change_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  change_job *job = context;
+  float *w = job->weights + begin * job->cols;
+  const size_t count = (end - begin) * job->cols;
+  for (size_t i = 0; i < count && job->change != NULL; i++) w[i] += job->change[begin * job->cols + i];
+  if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(count, w)) atomic_store(&job->bad, true);
+}
+
+/* weights += change; whether they are finite then */
+static bool change_weights(size_t rows, size_t cols, float *weights, const float *change) {
+  change_job job = {.weights = weights, .change = change, .cols = cols};
+  gptvq_parallel_for(rows, gptvq_rows_per_task(cols), change_rows, &job);
+  return !atomic_load(&job.bad);
+}
+
 gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, size_t rows, float *weights, const char *name,
                                   gptvq_error *err) {
   size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols, bytes = gptvq_mismatch_apply_bytes(cols, rows);
-  float *product = m->rows == 0 ? gptvq_alloc(bytes, 1) : NULL;
-  if (m->rows == 0 && product == NULL) return out_of_memory(name, bytes, err);
+  float *product = NULL;
+  bool done = false, finite = true;
+  if (m->rows == 0 && m->linalg->add_mapped != NULL)
+    GPTVQ_TRY(m->linalg->add_mapped(m->linalg, rows, cols, m->inputs_share, m->map, weights, &done, err));
+  if (m->rows == 0 && !done && (product = gptvq_alloc(bytes, 1)) == NULL)
+    return out_of_memory(name, bytes, err);
   for (size_t r = 0; r < rows; r += slab) {
     size_t count = gptvq_min_size(slab, rows - r);
     float *w = weights + r * cols;
-    const float *change = product;
-    if (m->rows > 0) change = m->map + r * cols;
-    else gptvq_gemm_nn(count, cols, cols, (float)m->inputs_share, w, cols, m->map, cols, 0.0f, product, cols);
-    for (size_t i = 0; i < count * cols; i++) w[i] += change[i];
+    const float *change = done ? NULL : m->rows > 0 ? m->map + r * cols : product;
+    if (product != NULL)
+      gptvq_gemm_nn(count, cols, cols, (float)m->inputs_share, w, cols, m->map, cols, 0.0f, product, cols);
+    finite = change_weights(count, cols, w, change) && finite;
   }
   free(product);
-  if (GPTVQ_MULTI_PICK(gptvq_all_finite)(rows * cols, weights)) return GPTVQ_OK;
+  if (finite) return GPTVQ_OK;
   return gptvq_fail(
       err, GPTVQ_ERROR_NUMERIC,
       "%s: making up for the deviation of its inputs gives NaN or infinity: the original "

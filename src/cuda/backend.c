@@ -189,6 +189,8 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
   cuda->backend.update = gptvq_cuda_update;
   cuda->backend.reassign = gptvq_cuda_reassign;
   cuda->backend.search = gptvq_cuda_search;
+  cuda->backend.row_losses = gptvq_cuda_row_losses;
+  cuda->backend.divide = gptvq_cuda_divide;
   *out = cuda;
   return GPTVQ_OK;
 }

@@ -120,6 +120,12 @@ gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err);
 gptvq_status gptvq_cuda_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 gptvq_status gptvq_cuda_search(gptvq_vq *q, double *gain, gptvq_error *err);
 
+gptvq_status gptvq_cuda_row_losses(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                                   const float *x, double *out, gptvq_error *err);
+/* divide.c */
+gptvq_status gptvq_cuda_divide(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                               const float *weights, double share, float *map, gptvq_error *err);
+
 /* Dynamic shared memory of kernel `assign` with that many warps, in bytes; the warps that fit (0: none). */
 size_t gptvq_cuda_assign_bytes(const gptvq_vq *q, size_t columns, bool kept, size_t warps);
 size_t gptvq_cuda_assign_warps(const gptvq_cuda *cuda, const gptvq_vq *q, size_t columns, bool kept);

@@ -43,6 +43,16 @@ typedef struct gptvq_kernel_take_rows_arguments {
   float *y;
 } gptvq_kernel_take_rows_arguments;
 
+/* y[rows × y_cols] = scale · x[rows × x_cols], of column c that number at[c]; 0 where x has none of that
+ * number. Grid: as take_rows'. */
+typedef struct gptvq_kernel_pick_columns_arguments {
+  uint64_t rows, x_cols, y_cols;
+  float scale;
+  const float *x;
+  const uint32_t *at; /* [y_cols] */
+  float *y;
+} gptvq_kernel_pick_columns_arguments;
+
 /* Scales of sub-vectors: row r's sub-vector b has value[r · stride + of[b]]; value NULL: all have 1. */
 typedef struct gptvq_kernel_scales {
   const float *value;
@@ -55,7 +65,7 @@ typedef struct gptvq_kernel_scales {
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) X(assign) X(decode) X(dots) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
   GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(fold_sums) X(round_bf16) X(take_rows) \
-  X(norm_rows) X(add_rows) X(gate_rows) X(rotate_rows) X(rows_to_bf16) X(attend)
+  X(pick_columns) X(norm_rows) X(add_rows) X(gate_rows) X(rotate_rows) X(rows_to_bf16) X(attend)
 
 /* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */
 #define GPTVQ_PATH_KERNELS(X) \

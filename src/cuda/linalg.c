@@ -3,14 +3,16 @@
  * the host, which goes on with their totals, and slabs get smaller. */
 #include "cuda/linalg.h"
 #include "base/memory.h"
+#include "base/threads.h"
 
 #include <stdint.h>
 #include <string.h>
 
 /* PANEL: rows of a product before its sums are added. SLAB: tokens that are uploaded together, a multiple of
  * every chunk. ROUNDED_CHUNK: tokens whose products are added in fp32 where inputs are bf16, as the CPU's.
- * PIECE: bytes of a triangle that come back together. */
-enum { THREADS = 256, PANEL = 2048, SLAB = 2048, ROUNDED_CHUNK = 1024, PIECE = 8 << 20 };
+ * PIECE: bytes of a triangle that come back together. SLAB, LEAST_SLAB: rows, too, that are mapped together,
+ * at most and at least. */
+enum { THREADS = 256, PANEL = 2048, SLAB = 2048, LEAST_SLAB = 32, ROUNDED_CHUNK = 1024, PIECE = 8 << 20 };
 /* Buffers, in the order in which they are reserved. */
 enum { PRODUCT, INPUTS, OTHERS, BUFFERS };
 
@@ -38,6 +40,9 @@ struct gptvq_cuda_linalg {
   kept *latest;
   gptvq_device_buffer buffers[BUFFERS];
   lent lent;
+  gptvq_device_buffer map; /* a copy of map_host[map_cols × map_cols] (NULL: of none) */
+  const float *map_host;
+  size_t map_cols;
   gptvq_device_buffer remembered; /* [remembered_rows × remembered_cols], as they came */
   size_t remembered_rows, remembered_cols;
 };
@@ -46,7 +51,7 @@ static gptvq_cuda_linalg *of(const gptvq_linalg *table) { return table->context;
 
 /* ---- sums that are kept ---- */
 
-static kept **find(gptvq_cuda_linalg *l, const double *host) {
+static kept **find(gptvq_cuda_linalg *l, const void *host) {
   for (kept **at = &l->latest; *at != NULL; at = &(*at)->next)
     if ((*at)->sum.part == host) return at;
   return NULL;
@@ -69,6 +74,24 @@ static void remove_at(gptvq_cuda_linalg *l, kept **at) {
  * 1, what stands before it. */
 typedef enum extent { WHOLE, FROM_DIAGONAL, BEFORE_DIAGONAL } extent;
 
+/* Rows of sums on their way to the host's. */
+typedef struct arrived {
+  extent what;
+  size_t first, cols, width; /* the row that the piece begins with; width: of the piece */
+  const double *piece;
+  double *to; /* the host's first row, from the piece's first column on */
+} arrived;
+
+static void add_arrived(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const arrived *a = context;
+  for (size_t i = begin; i < end; i++) {
+    const size_t n = a->what == BEFORE_DIAGONAL ? a->first + i : a->width;
+    for (size_t c = a->what == FROM_DIAGONAL ? i : 0; c < n; c++)
+      a->to[i * a->cols + c] += a->piece[i * a->width + c];
+  }
+}
+
 /* Adds the device's rows [begin, end) of `cols` columns, rows in pieces, to the host's. */
 static gptvq_status add_to_host(gptvq_device *d, extent what, size_t begin, size_t end, size_t cols,
                                 const double *from, double *to, gptvq_error *err) {
@@ -83,11 +106,8 @@ static gptvq_status add_to_host(gptvq_device *d, extent what, size_t begin, size
                  width = (what == BEFORE_DIAGONAL ? r + count - 1 : cols) - first;
     const gptvq_device_rows shape = {width * sizeof *piece, count, row_bytes, width * sizeof *piece};
     status = d->download(d, &shape, piece, from + r * cols + first, err);
-    for (size_t i = 0; i < count && status == GPTVQ_OK; i++) {
-      const size_t skip = what == FROM_DIAGONAL ? i : 0, n = what == BEFORE_DIAGONAL ? r + i : width;
-      double *row = to + (r + i) * cols + first;
-      for (size_t c = skip; c < n; c++) row[c] += piece[i * width + c];
-    }
+    arrived a = {what, r, cols, width, piece, to + r * cols + first};
+    if (status == GPTVQ_OK) gptvq_parallel_for(count, gptvq_rows_per_task(width), add_arrived, &a);
   }
   free(piece);
   return status;
@@ -115,8 +135,13 @@ static gptvq_status give_back(gptvq_cuda_linalg *l, kept *k, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* Makes room: buffers from number `first` on go, or, if there are none, the sums used longest ago but for
- * those of `spare`. *done false: there is nothing to go. */
+static void drop_map(gptvq_cuda_linalg *l) {
+  gptvq_device_drop(l->device, &l->map);
+  l->map_host = NULL;
+}
+
+/* Makes room: buffers from number `first` on go, or, if there are none, the map, or the sums used longest
+ * ago but for those of `spare`. *done false: there is nothing to go. */
 static gptvq_status make_room(gptvq_cuda_linalg *l, const double *spare, size_t first, bool *done,
                               gptvq_error *err) {
   kept *last = NULL;
@@ -126,9 +151,11 @@ static gptvq_status make_room(gptvq_cuda_linalg *l, const double *spare, size_t 
     gptvq_device_drop(l->device, &l->buffers[i]);
   }
   if (*done) return GPTVQ_OK;
-  for (kept *k = l->latest; k != NULL; k = k->next)
+  *done = l->map_host != NULL;
+  drop_map(l);
+  for (kept *k = l->latest; k != NULL && !*done; k = k->next)
     if (k->part != NULL && k->sum.part != spare) last = k;
-  *done = last != NULL;
+  *done = *done || last != NULL;
   l->device->crowded = l->device->crowded || *done;
   return last != NULL ? give_back(l, last, err) : GPTVQ_OK;
 }
@@ -288,10 +315,11 @@ static gptvq_status settle(const gptvq_linalg *table, double *sums, gptvq_error 
   return GPTVQ_OK;
 }
 
-static void forget(const gptvq_linalg *table, const double *sums) {
+static void forget(const gptvq_linalg *table, const void *host) {
   gptvq_cuda_linalg *l = of(table);
-  kept **at = find(l, sums);
+  kept **at = find(l, host);
   if (at != NULL) remove_at(l, at);
+  if (l->map_host == host) drop_map(l);
 }
 
 /* ---- products ---- */
@@ -450,13 +478,93 @@ void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *l, const float *x, size_t n, size
 
 void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *l) { l->lent = (lent){0}; }
 
-void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *l) {
+static void rest_buffers(gptvq_cuda_linalg *l) {
   for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(l->device, &l->buffers[i]);
+}
+
+void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *l) {
+  rest_buffers(l);
   gptvq_device_drop(l->device, &l->remembered);
   l->remembered_rows = l->remembered_cols = 0;
 }
 
+/* ---- maps ---- */
+
+/* The map, unless it is there, and buffers for *slab rows of weights and as many of what changes them. */
+static gptvq_status prepare_map(gptvq_cuda_linalg *l, size_t rows, size_t n, const float *map, size_t *slab,
+                                gptvq_error *err) {
+  const size_t row = n * sizeof *map, bytes = gptvq_saturated_size(n, row);
+  void *memory;
+  if (l->map_host != map || l->map_cols != n) {
+    drop_map(l);
+    GPTVQ_TRY(take(l, NULL, 0, bytes, &memory, err));
+    l->map = (gptvq_device_buffer){memory, bytes};
+    GPTVQ_TRY(gptvq_device_upload(l->device, bytes, memory, map, err));
+    l->map_host = map;
+    l->map_cols = n;
+  }
+  for (*slab = gptvq_min_size(SLAB, rows);; *slab /= 2) {
+    gptvq_status status = gptvq_device_grow(l->device, &l->buffers[INPUTS], *slab * row, err);
+    if (status == GPTVQ_OK) status = gptvq_device_grow(l->device, &l->buffers[OTHERS], *slab * row, err);
+    if (status != GPTVQ_ERROR_MEMORY || *slab / 2 < LEAST_SLAB) return status;
+    l->device->crowded = true;
+    gptvq_device_drop(l->device, &l->buffers[INPUTS]);
+  }
+}
+
+static gptvq_status add_mapped(const gptvq_linalg *table, size_t rows, size_t n, double alpha,
+                               const float *map, float *w, bool *done, gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  gptvq_device *d = l->device;
+  const size_t row = n * sizeof *w;
+  size_t slab;
+  *done = false;
+  gptvq_status status = prepare_map(l, rows, n, map, &slab, err);
+  if (status == GPTVQ_ERROR_MEMORY) {
+    d->crowded = true;
+    rest_buffers(l);
+    drop_map(l);
+    return GPTVQ_OK;
+  }
+  float *weights = l->buffers[INPUTS].memory, *change = l->buffers[OTHERS].memory;
+  for (size_t r = 0; r < rows && status == GPTVQ_OK; r += slab) {
+    const size_t count = gptvq_min_size(slab, rows - r);
+    const gptvq_device_product product = {.m = count,
+                                          .n = n,
+                                          .k = n,
+                                          .alpha = (float)alpha,
+                                          .a = weights,
+                                          .lda = n,
+                                          .b = l->map.memory,
+                                          .ldb = n,
+                                          .c = change,
+                                          .ldc = n};
+    const gptvq_kernel_add_rows_arguments add = {count, n, 1.0f, change, n, weights, n};
+    const gptvq_device_grid grid = grid_of(n, count);
+    status = gptvq_device_upload(d, count * row, weights, w + r * n, err);
+    if (status == GPTVQ_OK) status = d->product(d, &product, err);
+    if (status == GPTVQ_OK) status = d->launch(d, GPTVQ_KERNEL_add_rows, &grid, &add, err);
+    if (status == GPTVQ_OK) status = gptvq_device_download(d, count * row, w + r * n, weights, err);
+  }
+  rest_buffers(l);
+  *done = status == GPTVQ_OK;
+  return status;
+}
+
 /* ---- factorisation ---- */
+
+typedef struct returned { /* rows of a triangle, from `first` on */
+  size_t first, n, width;
+  const double *piece; /* [rows × width] */
+  double *to;          /* [n × n] */
+} returned;
+
+static void copy_returned(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const returned *g = context;
+  for (size_t i = begin; i < end; i++)
+    memcpy(g->to + (g->first + i) * g->n, g->piece + i * g->width, (g->first + i + 1) * sizeof *g->to);
+}
 
 /* Rows up to their diagonal, to the device or back, in pieces; what stands right of it stays. */
 static gptvq_status copy_triangle(gptvq_device *d, size_t n, double *host, double *device, bool back,
@@ -472,8 +580,8 @@ static gptvq_status copy_triangle(gptvq_device *d, size_t n, double *host, doubl
                                     (back ? cols : n) * sizeof *host};
     status = back ? d->download(d, &rows, piece, device + r * n, err)
                   : d->upload(d, &rows, device + r * n, host + r * n, err);
-    for (size_t i = 0; i < count && back && status == GPTVQ_OK; i++)
-      memcpy(host + (r + i) * n, piece + i * cols, (r + i + 1) * sizeof *host);
+    returned got = {r, n, cols, piece, host};
+    if (back && status == GPTVQ_OK) gptvq_parallel_for(count, gptvq_rows_per_task(cols), copy_returned, &got);
   }
   free(piece);
   return status;
@@ -519,6 +627,7 @@ gptvq_status gptvq_cuda_linalg_create(gptvq_device *device, bool rounds, gptvq_c
                             .forget = forget,
                             .remember = remember,
                             .cross_change = cross_change,
+                            .add_mapped = add_mapped,
                             .context = l};
   l->device = device;
   l->rounds = rounds;
@@ -531,6 +640,7 @@ void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
   if (l == NULL) return;
   while (l->latest != NULL) remove_at(l, &l->latest);
   gptvq_cuda_linalg_rest(l);
+  drop_map(l);
   free(l);
 }
 

@@ -87,3 +87,56 @@ gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_facto
   }
   return GPTVQ_OK;
 }
+
+/* Σ x (x H) of parts of each row, which the host adds up. */
+gptvq_status gptvq_cuda_row_losses(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                                   const float *x, double *out, gptvq_error *err) {
+  enum { PART = 256 /* columns */ };
+  gptvq_cuda *cuda = gptvq_cuda_of(backend);
+  const size_t n = factor->padded, parts = gptvq_ceil_div(n, PART);
+  GPTVQ_TRY(gptvq_cuda_hessian(cuda, factor, err));
+  const size_t piece = gptvq_cuda_piece(cuda, rows, 1, 2 * n * sizeof *x + parts * sizeof *out,
+                                        (parts + 1) * sizeof(uint32_t));
+  uint32_t *start = gptvq_alloc(parts + 1, sizeof *start);
+  double *sums = gptvq_alloc(piece, parts * sizeof *sums);
+  gptvq_status status = start != NULL && sums != NULL
+                            ? GPTVQ_OK
+                            : gptvq_fail_memory(err, "the layer error", piece * parts * sizeof *sums);
+  for (size_t i = 0; status == GPTVQ_OK && i <= parts; i++) start[i] = (uint32_t)gptvq_min_size(n, i * PART);
+  gptvq_kernel_dots_arguments dots = {.stride = n, .count = (uint32_t)parts, .ways = 1, .out_stride = parts};
+  if (status == GPTVQ_OK)
+    status = gptvq_cuda_send(cuda, GPTVQ_CUDA_COLUMNS, parts + 1, sizeof *start, start, &dots.start, err);
+  for (size_t begin = 0; begin < rows && status == GPTVQ_OK; begin += piece) {
+    const size_t count = gptvq_min_size(piece, rows - begin);
+    float *from, *to;
+    GPTVQ_TRY_GOTO(gptvq_cuda_send(cuda, GPTVQ_CUDA_ROWS, count * n, sizeof *x, x + begin * n, &from, err));
+    GPTVQ_TRY_GOTO(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, count * n, sizeof *x, &to, err));
+    GPTVQ_TRY_GOTO(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_LOSS, count * parts, sizeof *out, &dots.out, err));
+    const gptvq_device_product product = {.m = count,
+                                          .n = n,
+                                          .k = n,
+                                          .alpha = 1.0f,
+                                          .a = from,
+                                          .lda = n,
+                                          .b = cuda->factor.h,
+                                          .ldb = n,
+                                          .c = to,
+                                          .ldc = n};
+    const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(count * parts, GPTVQ_ROWS_THREADS), 1,
+                                    GPTVQ_ROWS_THREADS, 0};
+    dots.rows = count;
+    dots.x = from;
+    dots.y = to;
+    GPTVQ_TRY_GOTO(cuda->device->product(cuda->device, &product, err));
+    GPTVQ_TRY_GOTO(cuda->device->launch(cuda->device, GPTVQ_KERNEL_dots, &grid, &dots, err));
+    GPTVQ_TRY_GOTO(gptvq_device_download(cuda->device, count * parts * sizeof *sums, sums, dots.out, err));
+    for (size_t r = 0; r < count; r++) {
+      out[begin + r] = 0.0;
+      for (size_t i = 0; i < parts; i++) out[begin + r] += sums[r * parts + i];
+    }
+  }
+done:
+  free(start);
+  free(sums);
+  return status;
+}

@@ -2,6 +2,7 @@
  * operations in the CPU's order: with the CPU's products (take_cpu_products) the bits have to be the same. A
  * card's own products are compared by themselves. */
 #include "cuda_fixture.h"
+#include "calib/mismatch.h"
 #include "linalg/solve/cholesky.h"
 
 typedef struct copy { /* of all that the functions change */
@@ -324,11 +325,168 @@ static void errors_stay_on_the_device(void **state) {
   release_input(&in);
 }
 
+/* x H xᵀ: a product of n terms in fp32, (n + 1) 2⁻²⁴ of its magnitudes; whole and in pieces. */
+static void row_losses_are_exact_enough(void **state) {
+  (void)state;
+  enum { ROWS = 37, COLS = 280, PARTS = 2 };
+  const layer_case c = {
+      .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 64};
+  layer_input in = make_input(&c);
+  for (int little = 0; little < (on_test_card() ? 1 : 2); little++) {
+    gptvq_error err = {.message = ""};
+    double out[ROWS];
+    fixture f = open_fixture();
+    /* H, the ridge, and ten rows */
+    if (little)
+      gptvq_shim_limit(f.device, ((COLS * COLS + COLS + 10 * 2 * COLS) * sizeof(float) +
+                                  10 * PARTS * sizeof(double) + (PARTS + 1) * sizeof(uint32_t)) *
+                                     17 / 16);
+    const gptvq_backend *backend = gptvq_cuda_backend(f.cuda);
+    if (backend->row_losses(backend, in.factor, ROWS, in.w, out, &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    assert_int_equal(f.device->crowded, little);
+    for (size_t r = 0; r < ROWS; r++) {
+      const float *x = in.w + r * COLS;
+      double expected = 0.0, magnitude = 0.0;
+      for (size_t i = 0; i < COLS; i++)
+        for (size_t j = 0; j < COLS; j++) {
+          const double product = (double)x[i] * (double)in.factor->h[i * COLS + j] * (double)x[j];
+          expected += product;
+          magnitude += fabs(product);
+        }
+      assert_true(fabs(out[r] - expected) <= (COLS + 1) * 0x1p-24 * magnitude);
+    }
+    close_fixture(&f);
+  }
+  release_input(&in);
+}
+
+/* By the definition: map is divided in place. */
+static void divide_on_host(const gptvq_factor *factor, size_t rows, const float *weights, double share,
+                           float *map) {
+  const gptvq_factored factored = gptvq_factor_arrays(factor);
+  gptvq_error err = {.message = ""};
+  gptvq_mismatch m = {.cols = factor->cols, .rows = rows, .tokens = 1, .inputs_share = share, .map = map};
+  if (gptvq_mismatch_divide(&m, &factored, weights, "test", &err) != GPTVQ_OK) fail_msg("%s", err.message);
+}
+
+/* (map − α W H) Uᵀ U of a layer's factor with a phantom, whole, in pieces, and with H and U one after the
+ * other. Each way adds up at most n + 1, n and n products in fp32: 2 (3 n + 6) 2⁻²⁴ of the product of the
+ * magnitudes. */
+static void mismatches_are_divided(void **state) {
+  (void)state;
+  enum { ROWS = 37, COLS = 89, N = 90, SMALL = ROWS * COLS };
+  const layer_case c = {
+      .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 96};
+  layer_input in = make_input(&c);
+  const gptvq_factor *factor = in.factor;
+  static float map[SMALL], expected[SMALL], got[SMALL];
+  static double bounds[SMALL];
+  const double share = 0.75;
+  uint64_t seed = 4;
+  assert_int_equal(factor->padded, N);
+  for (size_t i = 0; i < SMALL; i++) map[i] = (float)(gptvq_random_unit(&seed) - 0.5);
+  for (int which = 0; which < (on_test_card() ? 2 : 6); which++) {
+    const bool takes = which % 2;
+    const float *weights = takes ? in.w : NULL;
+    const size_t square = N * N * sizeof(float), piece = 9 * (2 * N + COLS) * sizeof(float),
+                 orders = (2 * N + COLS) * sizeof(uint32_t), much = which < 4 ? (takes ? 2 : 1) : 1;
+    gptvq_error err = {.message = ""};
+    fixture f = open_fixture();
+    if (which >= 2) gptvq_shim_limit(f.device, (much * square + piece + orders) * 17 / 16);
+    memcpy(expected, map, sizeof map);
+    memcpy(got, map, sizeof map);
+    divide_on_host(factor, ROWS, weights, takes ? share : 0.0, expected);
+    const gptvq_backend *backend = gptvq_cuda_backend(f.cuda);
+    if (backend->divide(backend, factor, ROWS, weights, share, got, &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    assert_int_equal(f.device->crowded, which >= 2);
+    memset(bounds, 0, sizeof bounds);
+    for (size_t r = 0; r < ROWS; r++) {
+      double mean[N] = {0}, half[N] = {0}, out[N] = {0};
+      for (size_t i = 0; i < N; i++) {
+        if (factor->order[i] == GPTVQ_NO_COLUMN) continue;
+        const size_t at = r * COLS + factor->order[i];
+        mean[i] += fabs((double)map[at]);
+        for (size_t j = 0; j < N && takes; j++)
+          mean[j] += share / factor->scale * fabs((double)in.w[at] * (double)factor->h[i * N + j]);
+      }
+      for (size_t i = 0; i < N; i++)
+        for (size_t k = i; k < N; k++) half[i] += mean[k] * fabs((double)factor->u[i * N + k]);
+      for (size_t i = 0; i < N; i++)
+        for (size_t k = i; k < N; k++) out[k] += half[i] * fabs((double)factor->u[i * N + k]);
+      for (size_t i = 0; i < N; i++) {
+        if (factor->order[i] == GPTVQ_NO_COLUMN) continue;
+        const size_t at = r * COLS + factor->order[i];
+        const double bound = 2.0 * (3 * N + 6) * 0x1p-24 * factor->scale * out[i];
+        if (!(fabs((double)got[at] - (double)expected[at]) <= bound))
+          fail_msg("%d, row %zu, column %u: %.9g instead of %.9g, bound %.2g", which, r, factor->order[i],
+                   (double)got[at], (double)expected[at], bound);
+      }
+    }
+    close_fixture(&f);
+  }
+  release_input(&in);
+}
+
+/* Small whole numbers are exact in any order of sums: in more columns than a panel of U has, in an order of
+ * their own with phantoms among them, the CPU's bits. */
+static void divisions_are_exact(void **state) {
+  (void)state;
+  enum { ROWS = 21, COLS = 2101, N = COLS + 2, EACH = 3, HALF = N / 2 };
+  const size_t square = (size_t)N * N, all = (size_t)ROWS * COLS;
+  float *h = gptvq_alloc_zero(square, sizeof *h), *u = gptvq_alloc_zero(square, sizeof *u),
+        *weights = gptvq_alloc(all, sizeof *weights), *map = gptvq_alloc(all, sizeof *map),
+        *expected = gptvq_alloc(all, sizeof *expected);
+  static uint32_t order[N];
+  uint64_t seed = 9;
+  assert_true(h != NULL && u != NULL && weights != NULL && map != NULL && expected != NULL);
+  for (uint32_t i = 0; i < N; i++) { /* numbers from COLS on: phantoms */
+    const uint32_t j = (uint32_t)gptvq_random_below(&seed, i + 1);
+    order[i] = order[j];
+    order[j] = i;
+  }
+  for (size_t i = 0; i < N; i++) order[i] = order[i] < COLS ? order[i] : GPTVQ_NO_COLUMN;
+  for (size_t i = 0; i < N; i++)
+    for (size_t j = i; j < N; j++)
+      if (order[i] != GPTVQ_NO_COLUMN && order[j] != GPTVQ_NO_COLUMN)
+        h[i * N + j] = h[j * N + i] = (float)gptvq_random_below(&seed, 3) - 1.0f;
+  for (size_t i = 0; i < N; i++) {
+    u[i * N + i] = 1.0f;
+    for (size_t e = 0; e < EACH && i < HALF; e++)
+      u[i * N + HALF + gptvq_random_below(&seed, N - HALF)] = (float)gptvq_random_below(&seed, 5) - 2.0f;
+  }
+  for (size_t i = 0; i < all; i++) {
+    weights[i] = (float)gptvq_random_below(&seed, 4);
+    map[i] = (float)gptvq_random_below(&seed, 64);
+  }
+  const gptvq_factor factor = {
+      .id = UINT64_MAX, .cols = COLS, .padded = N, .dim = 1, .order = order, .h = h, .u = u, .scale = 0.25};
+  fixture f = open_fixture();
+  const gptvq_backend *backend = gptvq_cuda_backend(f.cuda);
+  for (int takes = 0; takes < 2; takes++) {
+    gptvq_error err = {.message = ""};
+    memcpy(expected, map, all * sizeof *map);
+    divide_on_host(&factor, ROWS, weights, takes ? 0.5 : 0.0, expected);
+    if (backend->divide(backend, &factor, ROWS, takes ? weights : NULL, 0.5, map, &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    assert_memory_equal(map, expected, all * sizeof *map);
+    for (size_t i = 0; i < all; i++) map[i] = (float)gptvq_random_below(&seed, 64);
+  }
+  close_fixture(&f);
+  free(h);
+  free(u);
+  free(weights);
+  free(map);
+  free(expected);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(assignments_are_the_cpus),  cmocka_unit_test(codebooks_are_the_cpus),
-      cmocka_unit_test(sweeps_are_the_cpus),       cmocka_unit_test(products_are_the_cpus),
-      cmocka_unit_test(errors_stay_on_the_device),
+      cmocka_unit_test(assignments_are_the_cpus),    cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(sweeps_are_the_cpus),         cmocka_unit_test(products_are_the_cpus),
+      cmocka_unit_test(errors_stay_on_the_device),   cmocka_unit_test(mismatches_are_divided),
+      cmocka_unit_test(row_losses_are_exact_enough), cmocka_unit_test(divisions_are_exact),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

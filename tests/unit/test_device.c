@@ -478,6 +478,74 @@ static void factorisations_are_the_cpu_s(void **state) {
   free(scratch);
 }
 
+/* ---- maps ---- */
+
+static gptvq_status (*upload)(gptvq_device *, const gptvq_device_rows *, void *, const void *, gptvq_error *);
+static size_t uploaded;
+static gptvq_status counted_upload(gptvq_device *device, const gptvq_device_rows *shape, void *to,
+                                   const void *from, gptvq_error *err) {
+  uploaded += shape->rows * shape->row_bytes;
+  return upload(device, shape, to, from, err);
+}
+
+/* w + α w map: fp32 sums of C products in either order, the last rounding; with little memory as well. A map
+ * that is there is not sent again; a forgotten one is, and none without memory. */
+static void rows_are_mapped(void **state) {
+  const inputs *in = *state;
+  const float *map = in->x; /* [C × C] of N × LDX */
+  const size_t all = (size_t)M * C;
+  const double share = 0.75;
+  gptvq_device *device;
+  gptvq_cuda_linalg *linalg;
+  gptvq_error err;
+  bool done;
+  float *square = gptvq_alloc(C, C * sizeof *square), *w = gptvq_alloc(all, sizeof *w),
+        *found = gptvq_alloc(all, sizeof *found);
+  assert_true(square != NULL && w != NULL && found != NULL);
+  for (size_t i = 0; i < (size_t)C * C; i++) square[i] = map[i % ((size_t)N * LDX)];
+  for (size_t i = 0; i < all; i++) w[i] = in->x[i * 7 % ((size_t)N * LDX)];
+  ok(open_test_device(&device, &err));
+  upload = device->upload;
+  device->upload = counted_upload;
+  ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
+  const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+  for (int round = 0; round < (on_test_card() ? 3 : 4); round++) {
+    memcpy(found, w, all * sizeof *found);
+    uploaded = 0;
+    if (round >= 2) l->forget(l, square);
+    if (round == 3) gptvq_shim_limit(device, ((size_t)C * C + (size_t)2 * 50 * C) * sizeof *w); /* 50 rows */
+    ok(l->add_mapped(l, M, C, share, square, found, &done, &err));
+    assert_true(done);
+    assert_int_equal(device->crowded, round == 3);
+    assert_int_equal(uploaded, (all + (round == 1 ? 0 : (size_t)C * C)) * sizeof *w);
+    for (size_t r = 0; r < M; r += 13)
+      for (size_t c = 0; c < C; c++) {
+        double change = 0.0, magnitude = fabs((double)w[r * C + c]);
+        for (size_t k = 0; k < C; k++) {
+          const double product = share * (double)w[r * C + k] * (double)square[k * C + c];
+          change += product;
+          magnitude += fabs(product);
+        }
+        const double expected = (double)w[r * C + c] + change;
+        assert_true(fabs((double)found[r * C + c] - expected) <= (C + 3) * 0x1p-24 * magnitude);
+      }
+  }
+  if (!on_test_card()) {
+    l->forget(l, square);
+    gptvq_shim_limit(device, 0);
+    memcpy(found, w, all * sizeof *found);
+    ok(l->add_mapped(l, M, C, share, square, found, &done, &err));
+    assert_false(done);
+    assert_true(device->crowded);
+    assert_memory_equal(found, w, all * sizeof *found);
+  }
+  gptvq_cuda_linalg_destroy(linalg);
+  device->close(device);
+  free(square);
+  free(w);
+  free(found);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(devices_have_names),
@@ -487,6 +555,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(forgotten_sums_are_gone, make_inputs, release_inputs),
       cmocka_unit_test_setup_teardown(little_memory_is_enough, make_inputs, release_inputs),
       cmocka_unit_test_setup_teardown(groups_are_folded_on_the_device, make_inputs, release_inputs),
-      cmocka_unit_test(factorisations_are_the_cpu_s)};
+      cmocka_unit_test(factorisations_are_the_cpu_s),
+      cmocka_unit_test_setup_teardown(rows_are_mapped, make_inputs, release_inputs)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

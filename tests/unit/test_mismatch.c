@@ -205,7 +205,7 @@ static void overflow_is_named(void **state) {
   float w[ROWS * COLS], map[COLS * COLS];
   for (size_t i = 0; i < ROWS * COLS; i++) w[i] = 1e20f;
   for (size_t i = 0; i < COLS * COLS; i++) map[i] = 1e20f;
-  const gptvq_mismatch m = {.cols = COLS, .inputs_share = 1.0, .map = map};
+  const gptvq_mismatch m = {.linalg = &gptvq_cpu_linalg, .cols = COLS, .inputs_share = 1.0, .map = map};
   assert_int_equal(gptvq_mismatch_apply(&m, ROWS, w, "layer", &err), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "layer: making up for"));
 }

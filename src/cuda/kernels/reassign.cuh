@@ -1,4 +1,4 @@
-/* Coordinate descent over single sub-vectors of a batch (quant/layer/reassign.c is the definition). A warp
+/* Coordinate descent over single sub-vectors of a batch (quant/layer/multi/sweep.c is the definition). A warp
  * has one row, whose gradient lies in shared memory; the warps of a block share the centroids times R. */
 #include "cuda/kernels/lookup.cuh"
 

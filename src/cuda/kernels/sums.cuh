@@ -1,4 +1,4 @@
-/* For sums over calibration tokens (cuda/linalg.c). */
+/* For sums over calibration tokens (cuda/linalg.c) and what is made of them (cuda/divide.c). */
 #include "cuda/kernels/bf16.cuh"
 
 /* Blocks: x over columns, y over rows (both strided); threads: columns. */
@@ -37,5 +37,15 @@ GPTVQ_KERNEL(take_rows, 256) {
       const float x = a.x[row * a.x_stride + c],
                   value = a.other != nullptr ? a.other[row * a.cols + c] - x : x;
       a.y[row * a.cols + c] = a.rounds ? __uint_as_float(gptvq_round_bits(__float_as_uint(value))) : value;
+    }
+}
+
+/* Blocks: x over columns, y over rows (both strided); threads: columns. */
+GPTVQ_KERNEL(pick_columns, 256) {
+  for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y)
+    for (uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; c < a.y_cols;
+         c += (uint64_t)gridDim.x * blockDim.x) {
+      const uint32_t at = a.at[c];
+      a.y[row * a.y_cols + c] = at < a.x_cols ? a.x[row * a.x_cols + at] * a.scale : 0.0f;
     }
 }

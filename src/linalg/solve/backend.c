@@ -45,9 +45,9 @@ static gptvq_status settle(const gptvq_linalg *linalg, double *sums, gptvq_error
   return GPTVQ_OK;
 }
 
-static void forget(const gptvq_linalg *linalg, const double *sums) {
+static void forget(const gptvq_linalg *linalg, const void *host) {
   (void)linalg;
-  (void)sums;
+  (void)host;
 }
 
 const gptvq_linalg gptvq_cpu_linalg = {.gram = gram,

@@ -38,8 +38,8 @@ struct gptvq_linalg {
   gptvq_status (*hand_over)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
   /* Adds what is kept of these sums to them, and of their total to that: before they are read. */
   gptvq_status (*settle)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
-  /* Nothing is kept of these sums any more: before their memory is given back. */
-  void (*forget)(const gptvq_linalg *linalg, const double *sums);
+  /* Nothing is kept any more of the sums, or the map, at this address: before their memory is given back. */
+  void (*forget)(const gptvq_linalg *linalg, const void *host);
   /* What a device that has inputs itself adds, so that they need not come to the host; both NULL: the host
    * does it. remember: the backend keeps a copy of x[n × ldx], c columns, in place of the one before.
    * cross_change: S[c × c] += (X₀ − X)ᵀ X, where X₀ are the n rows remembered last, as cross. */
@@ -47,6 +47,10 @@ struct gptvq_linalg {
                            gptvq_error *err);
   gptvq_status (*cross_change)(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
                                size_t ldx, double *sums, gptvq_error *err);
+  /* w[rows × n] += alpha · w map for map[n × n], of which the backend may keep a copy. *done false: it lacks
+   * the memory, and w is as it was. NULL: the host does it. */
+  gptvq_status (*add_mapped)(const gptvq_linalg *linalg, size_t rows, size_t n, double alpha,
+                             const float *map, float *w, bool *done, gptvq_error *err);
   void *context; /* the backend's own */
 };
 

@@ -58,6 +58,15 @@ struct gptvq_backend {
    * of columns searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. */
   gptvq_status (*reassign)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   gptvq_status (*search)(struct gptvq_vq *q, double *gain, gptvq_error *err);
+  /* out[rows] = x H xᵀ of each row of x[rows × padded], fp32 products with the factor's undamped H. backend:
+   * the table itself. NULL: the host does it. */
+  gptvq_status (*row_losses)(const gptvq_backend *backend, const struct gptvq_factor *factor, size_t rows,
+                             const float *x, double *out, gptvq_error *err);
+  /* map[rows × cols] = (map − share · weights H) (H + λ)⁻¹ with the factor's H and U, as
+   * gptvq_mismatch_divide (calib/mismatch.h), whose arrays these are; weights NULL: nothing is taken.
+   * backend: the table itself. NULL: the host does it. */
+  gptvq_status (*divide)(const gptvq_backend *backend, const struct gptvq_factor *factor, size_t rows,
+                         const float *weights, double share, float *map, gptvq_error *err);
   void *context; /* the backend's own */
 };
 

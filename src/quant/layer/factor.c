@@ -3,12 +3,15 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "linalg/solve/cholesky.h"
+#include "linalg/solve/narrow.h"
 #include "base/keyed.h"
 #include "quant/layer/layer.h"
 #include "quant/options/options.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <string.h>
 
 /* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the
@@ -199,33 +202,55 @@ static void make_metrics(gptvq_factor *f, const double *work) {
   }
 }
 
+typedef struct square_job {
+  double *values; /* [n × n], of which `width` of row i, and step · i more, are looked at */
+  size_t n, width, step;
+  double most;
+  atomic_bool bad;
+} square_job;
+
+static void clear_upper(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const square_job *j = context;
+  for (size_t a = begin; a < end; a++)
+    for (size_t b = a + 1; b < j->n; b++) j->values[a * j->n + b] = 0.0;
+}
+
+static void swap_ends(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const square_job *j = context;
+  const size_t last = j->n * j->n - 1;
+  for (size_t i = begin; i < end; i++) {
+    const double swap = j->values[i];
+    j->values[i] = j->values[last - i];
+    j->values[last - i] = swap;
+  }
+}
+
 /* The reversed L⁻¹ becomes U as fp32 in the same memory: reversing rows and columns of a square is reversing
  * the array. */
 static float *finish_u(double *work, size_t n) {
-  size_t count = n * n;
-  for (size_t a = 0; a < n; a++)
-    for (size_t b = a + 1; b < n; b++) work[a * n + b] = 0.0;
-  for (size_t i = 0; i < count / 2; i++) {
-    double swap = work[i];
-    work[i] = work[count - 1 - i];
-    work[count - 1 - i] = swap;
-  }
-  char *bytes = (char *)work;
-  for (size_t i = 0; i < count; i++) {
-    double value;
-    memcpy(&value, bytes + i * sizeof value, sizeof value);
-    float narrow = (float)value;
-    memcpy(bytes + i * sizeof narrow, &narrow, sizeof narrow);
-  }
-  float *u = realloc(work, count * sizeof *u);
-  return u != NULL ? u : (float *)(void *)work;
+  square_job square = {.values = work, .n = n};
+  gptvq_parallel_for(n, gptvq_rows_per_task(n), clear_upper, &square);
+  gptvq_parallel_for(n * n / 2, 8192, swap_ends, &square);
+  return gptvq_narrow(work, n * n, 1.0);
 }
 
-static bool finite_triangle(const double *a, size_t n) {
-  for (size_t i = 0; i < n; i++)
-    for (size_t j = 0; j <= i; j++)
-      if (!isfinite(a[i * n + j]) || fabs(a[i * n + j]) > 1e30) return false;
-  return true;
+static void look_at_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  square_job *j = context;
+  bool bad = false;
+  for (size_t i = begin; i < end; i++)
+    for (size_t c = 0; c < j->width + j->step * i; c++) bad |= !(fabs(j->values[i * j->n + c]) <= j->most);
+  if (bad) atomic_store(&j->bad, true);
+}
+
+/* Neither NaN nor larger than `most`: a square, or its lower triangle. */
+static bool all_within(const double *values, size_t n, bool lower, double most) {
+  square_job square = {
+      .values = (double *)(uintptr_t)values, .n = n, .width = lower ? 1 : n, .step = lower, .most = most};
+  gptvq_parallel_for(n, gptvq_rows_per_task(n), look_at_rows, &square);
+  return !atomic_load(&square.bad);
 }
 
 /* Rows of `saved` are what stands right of the diagonal inside its block of GPTVQ_CHOLESKY_BLOCK columns. */
@@ -259,7 +284,7 @@ static gptvq_status factorise(const gptvq_solver *solver, const char *name, gptv
     gptvq_parallel_for(n, 16, reverse_rows, j);
     GPTVQ_TRY(
         solver->backend->linalg->inverse_factor(solver->backend->linalg, n, j->work, j->scratch, &done, err));
-    done = done && finite_triangle(j->work, n);
+    done = done && all_within(j->work, n, true, 1e30);
   }
   f->damping = j->damping;
   if (done) {
@@ -285,8 +310,9 @@ static gptvq_status factorise(const gptvq_solver *solver, const char *name, gptv
 /* Its mean diagonal, and how many inputs are always zero. */
 static gptvq_status check_hessian(const char *name, size_t cols, const double *hessian, double *mean,
                                   size_t *dead, gptvq_error *err) {
+  const bool finite = all_within(hessian, cols, false, DBL_MAX);
   for (size_t i = 0; i < cols; i++) {
-    for (size_t j = 0; j < cols; j++)
+    for (size_t j = 0; j < cols && !finite; j++)
       if (!isfinite(hessian[i * cols + j]))
         return gptvq_fail(
             err, GPTVQ_ERROR_NUMERIC,

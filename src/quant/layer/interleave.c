@@ -15,9 +15,12 @@ typedef struct loop {
   gptvq_span batch;
   uint32_t *live; /* [live_count] the group's sub-vectors that its codebooks are made from */
   size_t live_count;
-  char *scratch; /* per thread */
+  float *feedback; /* of the batch */
+  char *scratch;   /* per thread */
   size_t thread_bytes, first_bytes;
 } loop;
+
+static bool has_feedback(const gptvq_vq *q) { return q->options->feedback && q->factor != NULL; }
 
 static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
 
@@ -123,20 +126,26 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
                        .blocks = (l->batch.end - l->batch.begin) / d,
                        .lookup = q->lookup + first * d * d,
                        .metric = q->metric + first * d * d,
-                       .u_stride = n,
+                       .feedback = has_feedback(q) ? l->feedback : NULL,
                        .table = (float *)(void *)(scratch + l->first_bytes),
                        .scratch = scratch};
-  if (q->options->feedback && q->factor != NULL) batch.u = q->factor->u + l->batch.begin * n + l->batch.begin;
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, l->group);
-    gptvq_batch_prepare(&batch);
-    size_t row_begin = gptvq_stripe_begin(q, stripe), row_end = gptvq_stripe_end(q, stripe);
-    for (size_t row = row_begin; row < row_end; row++) {
-      float scale[GPTVQ_BATCH];
-      for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
-      (void)GPTVQ_MULTI_PICK(gptvq_batch_assign)(
-          &batch, q->work + row * n + l->batch.begin, scale, q->index + row * q->blocks + first,
-          batch.u != NULL ? q->error + row * n + l->batch.begin : NULL);
+    GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&batch);
+    size_t row_end = gptvq_stripe_end(q, stripe), count;
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < row_end; row += count) {
+      gptvq_batch_row rows[GPTVQ_BATCH_ROWS];
+      float scale[GPTVQ_BATCH_ROWS][GPTVQ_BATCH];
+      count = gptvq_min_size(GPTVQ_BATCH_ROWS, row_end - row);
+      for (size_t i = 0; i < count; i++) {
+        for (size_t b = 0; b < batch.blocks; b++) scale[i][b] = gptvq_vq_scale(q, row + i, first + b);
+        rows[i] = (gptvq_batch_row){
+            .w = q->work + (row + i) * n + l->batch.begin,
+            .scale = scale[i],
+            .index = q->index + (row + i) * q->blocks + first,
+            .error = batch.feedback != NULL ? q->error + (row + i) * n + l->batch.begin : NULL};
+      }
+      GPTVQ_MULTI_PICK(gptvq_batch_assign)(&batch, count, rows);
     }
   }
 }
@@ -144,10 +153,11 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
 static void take_assign(gptvq_arena *arena, loop *l) {
   const gptvq_vq *q = l->q;
   size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
-  l->first_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
+  l->first_bytes = gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_beam_scratch)(padded, q->beam), 64);
   l->thread_bytes =
       gptvq_round_up(l->first_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
   l->scratch = gptvq_arena_take(arena, gptvq_thread_count(), l->thread_bytes);
+  l->feedback = gptvq_arena_take(arena, GPTVQ_BATCH_FEEDBACK, sizeof *l->feedback);
 }
 
 gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
@@ -156,6 +166,9 @@ gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_
   size_t mark = q->arena->used;
   take_assign(q->arena, &l);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the assignment", err));
+  if (has_feedback(q))
+    gptvq_batch_feedback(q->dim, batch.end - batch.begin,
+                         q->factor->u + batch.begin * q->padded + batch.begin, q->padded, l.feedback);
   gptvq_parallel_for(q->stripes, 1, assign_batch, &l);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
@@ -173,7 +186,7 @@ gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *f
 }
 
 static gptvq_status feed_back(gptvq_vq *q, gptvq_span from, gptvq_span to, gptvq_error *err) {
-  if (!q->options->feedback || q->factor == NULL || from.begin == from.end) return GPTVQ_OK;
+  if (!has_feedback(q) || from.begin == from.end) return GPTVQ_OK;
   gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
                     2.0 * (double)(q->rows * (from.end - from.begin) * (to.end - to.begin)));
   return q->backend->feedback(q->backend, q->factor, q->rows, from, to, q->error, q->work, err);

@@ -331,9 +331,9 @@ size_t gptvq_solve_uniform_bytes(const gptvq_packed_shape *shape, bool feedback)
  * through casts are the solver's). */
 gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
                                    gptvq_error *err);
-/* Relative error of the packed arrays against the weights. dist: who shares the work with a factor; or NULL.
- */
-gptvq_status gptvq_packed_error(gptvq_arena *arena, gptvq_dist *dist, const gptvq_packed *packed,
+/* Relative error of the packed arrays against the weights; with a factor the solver's team shares the work,
+ * and its backend may do it. */
+gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_packed *packed,
                                 const float *weights, const gptvq_factor *factor, double *error,
                                 gptvq_error *err);
 size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_factor);

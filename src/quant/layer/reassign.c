@@ -5,8 +5,8 @@
 #include "quant/layer/beam.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/lookup.h"
+#include "quant/layer/sweep.h"
 
-#include <math.h>
 #include <string.h>
 
 typedef struct sweep {
@@ -18,79 +18,29 @@ typedef struct sweep {
   double *gain; /* [stripes] */
 } sweep;
 
-/* z with z Rᵀ = g */
-static void solve_transposed(size_t d, const double *r, const float *g, double *z) {
-  for (size_t i = d; i-- > 0;) {
-    z[i] = (double)g[i];
-    for (size_t j = i + 1; j < d; j++) z[i] -= z[j] * r[i * d + j];
-    z[i] /= r[i * d + i];
-  }
-}
-
-static double distance(size_t d, size_t padded, const float *table, size_t m, const float *x) {
-  double sum = 0.0;
-  for (size_t j = 0; j < d; j++) {
-    double delta = (double)x[j] - (double)table[j * padded + m];
-    sum += delta * delta;
-  }
-  return sum;
-}
-
-/* tables[sub-vectors of the batch][dim][padded]: centroids of a stripe times R */
-static void make_tables(const sweep *s, size_t stripe, size_t padded, float *tables) {
-  const gptvq_vq *q = s->q;
-  const size_t d = q->dim;
-  const float *book = gptvq_vq_codebook(q, stripe, s->group);
-  for (size_t b = s->batch.begin / d; b < s->batch.end / d; b++, tables += d * padded) {
-    const double *r = q->factor->metric_h + b * d * d;
-    for (size_t j = 0; j < d; j++)
-      for (size_t m = 0; m < q->k; m++) {
-        double sum = 0.0;
-        for (size_t i = 0; i <= j; i++) sum += (double)book[m * d + i] * r[i * d + j];
-        tables[j * padded + m] = (float)sum;
-      }
-  }
-}
-
-/* Returns what the loss falls by. */
-static double sweep_row(const sweep *s, size_t row, const float *book, size_t padded, const float *table) {
-  gptvq_vq *q = s->q;
-  const gptvq_factor *f = q->factor;
-  const size_t d = q->dim, n = q->padded, begin = s->batch.begin, end = s->batch.end;
-  float gradient[GPTVQ_BATCH], change[GPTVQ_BATCH] = {0};
-  double gained = 0.0;
-  memcpy(gradient, q->error + row * n + begin, (end - begin) * sizeof *gradient);
-  for (size_t c = begin; c < end; c += d, table += d * padded) {
-    const size_t b = c / d, next = c + d;
-    float *g = gradient + c - begin, *delta = change + c - begin, scale = gptvq_vq_scale(q, row, b), x[4];
-    double z[4];
-    uint16_t *index = q->index + row * q->blocks + b;
-    solve_transposed(d, f->metric_h + b * d * d, g, z);
-    for (size_t j = 0; j < d; j++) x[j] = table[j * padded + *index] + (float)z[j] / scale;
-    size_t m = GPTVQ_MULTI_PICK(gptvq_nearest)(q->dim, padded, table, x);
-    if (m == *index) continue;
-    double gain = distance(d, padded, table, *index, x) - distance(d, padded, table, m, x);
-    if (!(gain > 0.0)) continue;
-    gained += gain * (double)scale * (double)scale;
-    for (size_t j = 0; j < d; j++) delta[j] = (book[m * d + j] - book[*index * d + j]) * scale;
-    *index = (uint16_t)m;
-    GPTVQ_MULTI_PICK(gptvq_feedback)
-    (q->dim, end - next, delta, f->h + c * n + next, n, g + d, g + d);
-  }
-  gptvq_vq_follow(q, row, s->batch, change);
-  return gained;
-}
-
 static void sweep_stripes(void *context, size_t begin, size_t end, size_t thread) {
   sweep *s = context;
-  const gptvq_vq *q = s->q;
-  const size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
-  float *tables = s->tables + thread * s->table_floats;
-  for (size_t i = 0; i < s->table_floats; i++) tables[i] = INFINITY;
+  gptvq_vq *q = s->q;
+  const size_t d = q->dim, n = q->padded, first = s->batch.begin / d, columns = s->batch.end - s->batch.begin;
+  gptvq_sweep_batch batch = {.dim = q->dim,
+                             .k = q->k,
+                             .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
+                             .blocks = columns / d,
+                             .metric = q->factor->metric_h + first * d * d,
+                             .h = q->factor->h + s->batch.begin * n + s->batch.begin,
+                             .stride = n,
+                             .table = s->tables + thread * s->table_floats};
   for (size_t stripe = begin; stripe < end; stripe++) {
-    make_tables(s, stripe, padded, tables);
-    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
-      s->gain[stripe] += sweep_row(s, row, gptvq_vq_codebook(q, stripe, s->group), padded, tables);
+    batch.book = gptvq_vq_codebook(q, stripe, s->group);
+    GPTVQ_MULTI_PICK(gptvq_sweep_prepare)(&batch);
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++) {
+      float gradient[GPTVQ_BATCH], scale[GPTVQ_BATCH], change[GPTVQ_BATCH];
+      memcpy(gradient, q->error + row * n + s->batch.begin, columns * sizeof *gradient);
+      for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
+      s->gain[stripe] += GPTVQ_MULTI_PICK(gptvq_sweep_row)(&batch, gradient, scale,
+                                                           q->index + row * q->blocks + first, change);
+      gptvq_vq_follow(q, row, s->batch, change);
+    }
   }
 }
 

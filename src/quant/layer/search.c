@@ -21,7 +21,8 @@ typedef struct search {
   gptvq_batch_factor of;
   float *target; /* [rows × columns] where the batch would be best: decoded + gradient H_BB⁻¹ */
   gptvq_trellis_columns columns;
-  char *memory; /* per thread: beam scratch, then table; of a trellis: scratch of a path */
+  float *feedback; /* of vectors, of the batch */
+  char *memory;    /* per thread: beam scratch, then table; of a trellis: scratch of a path */
   size_t memory_bytes, beam_bytes;
   double *gain; /* [units] */
 } search;
@@ -58,47 +59,61 @@ bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_ba
   return true;
 }
 
+/* Rows [row, row + count) of a stripe */
+static void search_together(search *s, const gptvq_batch *batch, size_t stripe, size_t row, size_t count) {
+  gptvq_vq *q = s->q;
+  const size_t d = q->dim, m = s->end - s->begin, first = s->begin / d;
+  float scale[GPTVQ_BATCH_ROWS][GPTVQ_BATCH], now[GPTVQ_BATCH_ROWS][GPTVQ_BATCH],
+      error[GPTVQ_BATCH_ROWS][GPTVQ_BATCH], *step = s->target + row * m;
+  const float *gradient = q->error + row * q->padded + s->begin;
+  uint16_t found[GPTVQ_BATCH_ROWS][GPTVQ_BATCH];
+  double loss[GPTVQ_BATCH_ROWS] = {0.0};
+  gptvq_batch_row rows[GPTVQ_BATCH_ROWS];
+  for (size_t c = 0; c < m; c++)
+    for (size_t i = 0; i < count; i++)
+      loss[i] += (double)step[i * m + c] * (double)gradient[i * q->padded + c];
+  for (size_t i = 0; i < count; i++) {
+    const uint16_t *index = q->index + (row + i) * q->blocks + first;
+    for (size_t b = 0; b < batch->blocks; b++) {
+      scale[i][b] = gptvq_vq_scale(q, row + i, first + b);
+      for (size_t j = 0; j < d; j++) now[i][b * d + j] = batch->book[index[b] * d + j] * scale[i][b];
+    }
+    for (size_t c = 0; c < m; c++) step[i * m + c] += now[i][c];
+    rows[i] = (gptvq_batch_row){.w = step + i * m, .scale = scale[i], .index = found[i], .error = error[i]};
+  }
+  GPTVQ_MULTI_PICK(gptvq_batch_assign)(batch, count, rows);
+  for (size_t i = 0; i < count; i++) {
+    if (!(rows[i].loss < loss[i] * (1.0 - 1e-5))) continue;
+    s->gain[stripe] += loss[i] - rows[i].loss;
+    for (size_t b = 0; b < batch->blocks; b++)
+      for (size_t j = 0; j < d; j++)
+        now[i][b * d + j] = batch->book[found[i][b] * d + j] * scale[i][b] - now[i][b * d + j];
+    gptvq_vq_follow(q, row + i, (gptvq_span){s->begin, s->end}, now[i]);
+    memcpy(q->index + (row + i) * q->blocks + first, found[i], batch->blocks * sizeof *found[i]);
+  }
+}
+
 static void search_stripes(void *context, size_t begin, size_t end, size_t thread) {
   search *s = context;
   gptvq_vq *q = s->q;
-  size_t d = q->dim, n = q->padded, m = s->end - s->begin, first = s->begin / d;
   char *memory = s->memory + thread * s->memory_bytes;
   gptvq_batch batch = {.dim = q->dim,
                        .k = q->k,
                        .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
                        .width = q->beam,
-                       .blocks = m / d,
+                       .blocks = (s->end - s->begin) / q->dim,
                        .lookup = s->of.metric,
                        .metric = s->of.metric,
-                       .u = s->of.u,
-                       .u_stride = m,
+                       .feedback = s->feedback,
                        .table = (float *)(void *)(memory + s->beam_bytes),
                        .scratch = memory};
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, s->group);
-    gptvq_batch_prepare(&batch);
-    size_t row_end = gptvq_stripe_end(q, stripe);
-    for (size_t row = gptvq_stripe_begin(q, stripe); row < row_end; row++) {
-      float *step = s->target + row * m, scale[GPTVQ_BATCH], now[GPTVQ_BATCH], error[GPTVQ_BATCH];
-      const float *gradient = q->error + row * n + s->begin;
-      uint16_t *index = q->index + row * q->blocks + first, found[GPTVQ_BATCH];
-      double loss = 0.0;
-      for (size_t b = 0; b < batch.blocks; b++) {
-        scale[b] = gptvq_vq_scale(q, row, first + b);
-        for (size_t j = 0; j < d; j++) now[b * d + j] = batch.book[index[b] * d + j] * scale[b];
-      }
-      for (size_t c = 0; c < m; c++) {
-        loss += (double)step[c] * (double)gradient[c];
-        step[c] += now[c];
-      }
-      double least = GPTVQ_MULTI_PICK(gptvq_batch_assign)(&batch, step, scale, found, error);
-      if (!(least < loss * (1.0 - 1e-5))) continue;
-      s->gain[stripe] += loss - least;
-      for (size_t b = 0; b < batch.blocks; b++)
-        for (size_t j = 0; j < d; j++)
-          now[b * d + j] = batch.book[found[b] * d + j] * scale[b] - now[b * d + j];
-      gptvq_vq_follow(q, row, (gptvq_span){s->begin, s->end}, now);
-      memcpy(index, found, batch.blocks * sizeof *index);
+    GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&batch);
+    const size_t row_end = gptvq_stripe_end(q, stripe);
+    for (size_t row = gptvq_stripe_begin(q, stripe), count; row < row_end; row += count) {
+      count = gptvq_min_size(GPTVQ_BATCH_ROWS, row_end - row);
+      search_together(s, &batch, stripe, row, count);
     }
   }
 }
@@ -155,12 +170,13 @@ static void take(gptvq_arena *arena, search *s) {
   enum { B = GPTVQ_BATCH };
   const gptvq_vq *q = s->q;
   size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
-  s->beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
+  s->beam_bytes = gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_beam_scratch)(padded, q->beam), 64);
   s->memory_bytes =
       gptvq_round_up(s->beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
   if (q->step_bits > 0) s->memory_bytes = gptvq_trellis_path_bytes(q);
   gptvq_batch_factor_take(arena, q, &s->of);
   s->target = gptvq_arena_take(arena, q->rows, B * sizeof *s->target);
+  s->feedback = gptvq_arena_take(arena, q->step_bits > 0 ? 0 : GPTVQ_BATCH_FEEDBACK, sizeof *s->feedback);
   s->memory = gptvq_arena_take(arena, gptvq_thread_count(), s->memory_bytes);
   s->gain = gptvq_arena_take_zero(arena, q->units, sizeof *s->gain);
 }
@@ -181,6 +197,7 @@ static void search_batch(search *s) {
     gptvq_trellis_set_columns(q, (gptvq_span){s->begin, s->end}, &s->columns);
     gptvq_parallel_for(q->rows, 4, search_rows, s);
   } else {
+    gptvq_batch_feedback(q->dim, m, s->of.u, m, s->feedback);
     gptvq_parallel_for(q->stripes, 1, search_stripes, s);
   }
 }

@@ -155,44 +155,53 @@ static void add_rows(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-/* tr(E H Eᵀ) and tr(W H Wᵀ) of one slab of rows, undamped H, which is symmetric; without a factor the plain
- * sums of squares */
-static void sum_slab(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
-                     const error_scratch *s, size_t first, double sums[2]) {
-  const size_t n = factor != NULL ? factor->padded : 0,
-               m = gptvq_min_size(s->slab, packed->shape.rows - first);
+/* e->s->row_sums[rows] = x H xᵀ, where H is symmetric. */
+static void multiply_rows(error_rows *e, size_t rows) {
+  const size_t n = e->factor->padded;
+  const error_scratch *s = e->s;
+  for (e->begin = 0; e->begin < n; e->begin += e->width) {
+    e->width = gptvq_min_size(ERROR_COLUMNS, n - e->begin);
+    for (int before = 0; before < 2; before++) { /* the rows of the diagonal block, then those before it */
+      const size_t row = before ? 0 : e->begin, height = before ? e->begin : e->width;
+      if (height == 0) continue;
+      e->times = before ? 2.0 : 1.0;
+      gptvq_rows_product(false, rows, e->width, height, s->x + row, n, e->factor->h + row * n + e->begin, n,
+                         s->product, ERROR_COLUMNS);
+      gptvq_parallel_for(rows, 16, add_rows, e);
+    }
+  }
+}
+
+/* tr(E H Eᵀ) and tr(W H Wᵀ) of one slab of rows, undamped H; without a factor the plain sums of squares */
+static gptvq_status sum_slab(const gptvq_backend *backend, const gptvq_packed *packed, const float *weights,
+                             const gptvq_factor *factor, const error_scratch *s, size_t first, double sums[2],
+                             gptvq_error *err) {
+  const size_t m = gptvq_min_size(s->slab, packed->shape.rows - first);
   error_rows e = {.packed = packed, .weights = weights, .factor = factor, .s = s, .first = first};
   gptvq_parallel_for(m, 4, decode_rows, &e);
   for (int pass = 0; pass < 2; pass++) {
     e.minus_decoded = pass == 0;
     gptvq_parallel_for(m, 4, take_rows, &e);
-    for (e.begin = 0; e.begin < n; e.begin += e.width) {
-      e.width = gptvq_min_size(ERROR_COLUMNS, n - e.begin);
-      for (int before = 0; before < 2; before++) { /* the rows of the diagonal block, then those before it */
-        const size_t row = before ? 0 : e.begin, rows = before ? e.begin : e.width;
-        if (rows == 0) continue;
-        e.times = before ? 2.0 : 1.0;
-        gptvq_rows_product(false, m, e.width, rows, s->x + row, n, factor->h + row * n + e.begin, n,
-                           s->product, ERROR_COLUMNS);
-        gptvq_parallel_for(m, 16, add_rows, &e);
-      }
-    }
+    if (factor != NULL && backend->row_losses != NULL)
+      GPTVQ_TRY(backend->row_losses(backend, factor, m, s->x, s->row_sums, err));
+    else if (factor != NULL) multiply_rows(&e, m);
     sums[pass] = 0.0;
     for (size_t i = 0; i < m; i++) sums[pass] += s->row_sums[i];
   }
+  return GPTVQ_OK;
 }
 
-gptvq_status gptvq_packed_error(gptvq_arena *arena, gptvq_dist *dist, const gptvq_packed *packed,
+gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_packed *packed,
                                 const float *weights, const gptvq_factor *factor, double *error,
                                 gptvq_error *err) {
-  gptvq_dist *shared = factor != NULL ? dist : NULL; /* plain sums are soon made */
+  gptvq_dist *shared = factor != NULL ? solver->dist : NULL; /* plain sums are soon made */
   size_t mark = arena->used, begin, end;
   error_scratch s;
   take_error(arena, &packed->shape, factor != NULL, &s);
   GPTVQ_TRY(gptvq_arena_check(arena, "the layer error", err));
   gptvq_dist_own(shared, s.slabs, &begin, &end);
   for (size_t slab = begin; slab < end; slab++)
-    sum_slab(packed, weights, factor, &s, slab * s.slab, s.sums[slab]);
+    GPTVQ_TRY(sum_slab(solver->backend, packed, weights, factor, &s, slab * s.slab, s.sums[slab], err));
   GPTVQ_TRY(gptvq_dist_gather_items(shared, s.sums, s.slabs, sizeof *s.sums, err));
   double sums[2] = {0.0, 0.0};
   for (size_t slab = 0; slab < s.slabs; slab++)
@@ -550,8 +559,7 @@ gptvq_status gptvq_solve_layer_in(gptvq_arena *arena, const gptvq_solver *solver
                : gptvq_solve_uniform(arena, solver, weights, used, result, err));
   if (result->packed.shape.permuted)
     memcpy((uint32_t *)result->packed.permutation, used->order, weights->cols * sizeof(uint32_t));
-  return gptvq_packed_error(arena, solver->dist, &result->packed, weights->values, factor, &result->error,
-                            err);
+  return gptvq_packed_error(arena, solver, &result->packed, weights->values, factor, &result->error, err);
 }
 
 gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *weights,

@@ -291,7 +291,13 @@ static gptvq_status divide_mismatch(block_work *work, input *in, const gptvq_fac
   gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_MISMATCH);
   gptvq_stage_count(solver->stages, GPTVQ_IN_FP32,
                     2.0 * square * (double)(mismatch_height(in) + in->mismatch.rows));
-  gptvq_status status = gptvq_mismatch_divide(&in->mismatch, &factored, weights, linear->name, err);
+  const gptvq_mismatch *m = &in->mismatch;
+  const gptvq_backend *backend = solver->backend;
+  const bool there = backend->divide != NULL && m->tokens > 0 && !factored.diagonal;
+  gptvq_status status =
+      there ? backend->divide(backend, factor, mismatch_height(in), m->inputs_share > 0.0 ? weights : NULL,
+                              m->inputs_share, m->map, err)
+            : gptvq_mismatch_divide(&in->mismatch, &factored, weights, linear->name, err);
   (void)gptvq_stage_enter(solver->stages, before);
   free(weights);
   return status;
