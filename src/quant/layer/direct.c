@@ -15,7 +15,7 @@
 /* COLUMNS of H that are added up at a time: with the rows of a group they stay in the first-level cache, or
  * near. TOGETHER: stripes that meet them there. MOST_STRIPES, matrices_bytes: that are worked on
  * at a time. */
-enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 8192 };
+enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 16, MOST_STRIPES = 64, MOST_VALUES = 8192 };
 static const size_t matrices_bytes = (size_t)128 << 20;
 
 typedef struct direct {
@@ -153,15 +153,17 @@ static void sort_row(const direct *d, size_t row) {
 static void add_ridge(const direct *d, size_t stripe) {
   const gptvq_vq *q = d->q;
   const size_t dim = q->dim;
-  for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
-    for (size_t g = 0; g < q->groups; g++)
-      for (size_t b = q->group[g].start / dim; b < (q->group[g].start + q->group[g].width) / dim; b++)
-        for (size_t i = 0; i < dim; i++) {
-          const float scale = gptvq_vq_scale(q, row, b);
-          const size_t v = q->index[row * q->blocks + b] * dim + i;
-          matrix_block(d, stripe, g, g)[v * d->widest + v] +=
-              scale * scale * (float)gptvq_factor_ridge(q->factor, b * dim + i);
-        }
+  for (size_t g = 0; g < q->groups; g++) {
+    float *block = matrix_block(d, stripe, g, g);
+    const size_t first = q->group[g].start / dim, last = first + q->group[g].width / dim;
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
+      for (size_t b = first; b < last; b++) {
+        const float scale = gptvq_vq_scale(q, row, b);
+        float *at = block + q->index[row * q->blocks + b] * dim * (d->widest + 1);
+        for (size_t i = 0; i < dim; i++, at += d->widest + 1)
+          *at += scale * scale * (float)gptvq_factor_ridge(q->factor, b * dim + i);
+      }
+  }
 }
 
 /* Matrices that are followed; the others' ridge, and what forming needs of their rows. */

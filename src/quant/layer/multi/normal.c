@@ -106,8 +106,8 @@ typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 #if defined(__clang__)
 #define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-typedef int select __attribute__((vector_size(16)));
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (select){__VA_ARGS__})
+typedef int places __attribute__((vector_size(16)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
 #endif
 
 /* Of pairs two at a time, whose parts of both rows of h are brought together. */
