@@ -15,7 +15,7 @@ hbm=2.5                   TB/s of the memory of the card: 3.35 on paper
 processors=132 clock=1.7  of the card, GHz
 path=200                  cycles of a processor for a weight of a trellis in a pass (src/cuda/kernels/path.cuh)
 round=70                  microseconds of a round of the k-means of tables
-pinned=25 copies=10       GB/s between card and host, of pinned memory (activations) and of other
+pinned=25 copies=20       GB/s between card and host, of pinned memory (activations) and of other, by way of pinned buffers that all threads fill
 cores=32                  of the host; what one does, GFLOP/s of products (docs/METHOD.md, as bench/scaling-model.sh):
 bf16core=310 fp32core=100 fp64core=45
 decode=9                  nanoseconds of a core for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4

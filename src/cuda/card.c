@@ -1,6 +1,6 @@
 #include "cuda/card.h"
 #include "base/memory.h"
-#include "cuda/nvidia.h"
+#include "cuda/staging.h"
 
 #include <limits.h>
 #include <stdint.h>
@@ -23,6 +23,10 @@ typedef struct card {
   CUfunction kernels[GPTVQ_KERNEL_COUNT]; /* NULL: not asked for yet */
   cublasHandle_t blas;
   cusolverDnHandle_t solver;
+  gptvq_staging staging;
+  struct {
+    const char *begin, *end; /* NULL: none */
+  } pinned[16];              /* by the caller; of more some go by way of the staging */
 } card;
 
 static card *card_of(gptvq_device *device) { return device->state; }
@@ -70,11 +74,20 @@ static void release(gptvq_device *device, void *memory) {
   (void)c->nvidia.memory_free(address(memory)); /* waits for the work that uses it */
 }
 
+/* Does a copy to or from there go by way of the staging? */
+static bool is_staged(const card *c, const gptvq_device_rows *shape, const void *host) {
+  const uintptr_t at = (uintptr_t)host;
+  for (size_t i = 0; i < sizeof c->pinned / sizeof *c->pinned; i++)
+    if (at >= (uintptr_t)c->pinned[i].begin && at < (uintptr_t)c->pinned[i].end) return false;
+  return gptvq_staging_takes(&c->staging, shape);
+}
+
 static gptvq_status upload(gptvq_device *device, const gptvq_device_rows *shape, void *to, const void *from,
                            gptvq_error *err) {
   card *c = card_of(device);
   if (shape->rows == 0 || shape->row_bytes == 0) return GPTVQ_OK;
   GPTVQ_TRY(enter(c, err));
+  if (is_staged(c, shape, from)) return gptvq_staging_upload(&c->staging, shape, address(to), from, err);
   const CUDA_MEMCPY2D copy = {.srcMemoryType = CU_MEMORYTYPE_HOST,
                               .srcHost = from,
                               .srcPitch = shape->host_pitch,
@@ -96,6 +109,7 @@ static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shap
   card *c = card_of(device);
   if (shape->rows == 0 || shape->row_bytes == 0) return GPTVQ_OK;
   GPTVQ_TRY(enter(c, err));
+  if (is_staged(c, shape, to)) return gptvq_staging_download(&c->staging, shape, to, address(from), err);
   const CUDA_MEMCPY2D copy = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
                               .srcDevice = address(from),
                               .srcPitch = shape->device_pitch,
@@ -114,13 +128,23 @@ static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shap
 
 static bool pin(gptvq_device *device, void *memory, size_t bytes) {
   card *c = card_of(device);
-  return bytes > 0 && c->nvidia.context_set(c->context) == CUDA_SUCCESS &&
-         c->nvidia.host_register(memory, bytes, 0) == CUDA_SUCCESS;
+  if (bytes == 0 || c->nvidia.context_set(c->context) != CUDA_SUCCESS ||
+      c->nvidia.host_register(memory, bytes, 0) != CUDA_SUCCESS)
+    return false;
+  size_t place = 0;
+  while (place < sizeof c->pinned / sizeof *c->pinned && c->pinned[place].begin != NULL) place++;
+  if (place < sizeof c->pinned / sizeof *c->pinned) {
+    c->pinned[place].begin = memory;
+    c->pinned[place].end = (const char *)memory + bytes;
+  }
+  return true;
 }
 
 static void unpin(gptvq_device *device, void *memory) {
   card *c = card_of(device);
   if (c->nvidia.context_set(c->context) == CUDA_SUCCESS) (void)c->nvidia.host_unregister(memory);
+  for (size_t i = 0; i < sizeof c->pinned / sizeof *c->pinned; i++)
+    if (c->pinned[i].begin == memory) c->pinned[i].begin = c->pinned[i].end = NULL;
 }
 
 static gptvq_status set(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
@@ -335,6 +359,7 @@ static gptvq_status load_kernels(card *c, const void *image, gptvq_error *err) {
 static void leave(card *c) {
   if (c->context == NULL) return;
   (void)c->nvidia.context_set(c->context);
+  gptvq_staging_close(&c->staging);
   if (c->solver != NULL) (void)c->nvidia.solver_destroy(c->solver);
   if (c->blas != NULL) (void)c->nvidia.blas_destroy(c->blas);
   if (c->module != NULL) (void)c->nvidia.module_unload(c->module);
@@ -355,7 +380,9 @@ static gptvq_status start_on(card *c, unsigned number, const gptvq_card_need *ne
   GPTVQ_TRY(gptvq_nvidia_check_blas(result, "starting cuBLAS", err));
   result = c->nvidia.solver_create(&c->solver);
   if (result != 0) c->solver = NULL;
-  return gptvq_nvidia_check_solver(result, "starting cuSOLVER", err);
+  GPTVQ_TRY(gptvq_nvidia_check_solver(result, "starting cuSOLVER", err));
+  gptvq_staging_open(&c->staging, &c->nvidia);
+  return GPTVQ_OK;
 }
 
 static gptvq_status open_card(card *c, unsigned number, const gptvq_card_need *need, gptvq_error *err) {

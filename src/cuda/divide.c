@@ -85,7 +85,7 @@ static gptvq_status work_on(const division *d, size_t first, size_t count, bool 
   return gptvq_device_download(cuda->device, numbers * sizeof *rows, d->map + first * cols, rows, err);
 }
 
-/* The orders take little: what the pieces leave of the memory. */
+/* Both orders of the columns, once the pieces are known, which may cost all buffers. */
 static gptvq_status send_orders(division *d, gptvq_error *err) {
   const gptvq_factor *f = d->factor;
   uint32_t *place = gptvq_alloc(f->cols, sizeof *place);

@@ -15,6 +15,7 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
 typedef uint64_t CUdeviceptr; /* unsigned long long there */
 typedef struct cublasContext *cublasHandle_t;
 typedef struct cusolverDnContext *cusolverDnHandle_t;
@@ -35,6 +36,7 @@ enum {
   CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97,
   CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES = 1,
   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
+  CU_EVENT_DISABLE_TIMING = 2,
   CUBLAS_STATUS_ALLOC_FAILED = 3,
   CUSOLVER_STATUS_ALLOC_FAILED = 2, /* 3 is an invalid value there */
   CUBLAS_OP_N = 0,
@@ -93,6 +95,15 @@ _Static_assert(sizeof(CUDA_MEMCPY2D) == 16 * 8, "as in cuda.h");
   X(host_register, "cuMemHostRegister_v2", CUresult, (void *memory, size_t bytes, unsigned flags)) \
   X(host_unregister, "cuMemHostUnregister", CUresult, (void *memory)) \
   X(copy_rows, "cuMemcpy2D_v2", CUresult, (const CUDA_MEMCPY2D *copy)) \
+  X(upload_async, "cuMemcpyHtoDAsync_v2", CUresult, \
+    (CUdeviceptr to, const void *from, size_t bytes, CUstream stream)) \
+  X(download_async, "cuMemcpyDtoHAsync_v2", CUresult, \
+    (void *to, CUdeviceptr from, size_t bytes, CUstream stream)) \
+  X(copy_rows_async, "cuMemcpy2DAsync_v2", CUresult, (const CUDA_MEMCPY2D *copy, CUstream stream)) \
+  X(event_create, "cuEventCreate", CUresult, (CUevent * event, unsigned flags)) \
+  X(event_destroy, "cuEventDestroy_v2", CUresult, (CUevent event)) \
+  X(event_record, "cuEventRecord", CUresult, (CUevent event, CUstream stream)) \
+  X(event_synchronize, "cuEventSynchronize", CUresult, (CUevent event)) \
   X(module_load, "cuModuleLoadData", CUresult, (CUmodule * module, const void *image)) \
   X(module_unload, "cuModuleUnload", CUresult, (CUmodule module)) \
   X(module_function, "cuModuleGetFunction", CUresult, \

@@ -1,9 +1,10 @@
 /* What stands for NVIDIA's libraries where there is no card: libcuda.so.1, libcublas and libcusolver, in the
  * sense of their manuals. FAKE_… (CMakeLists.txt) says what is wrong with the driver; without any it works,
  * on the shim: kernels run on the host, products and factorisations are column-major BLAS's and LAPACK's. It
- * is strict: a call without a context on its thread, a launch that a card would refuse, are errors. With
- * FAKE_LOST_BY=FILE in the environment the card is lost some launches after that file is there: it fails in
- * all that it is asked for, as cards do. */
+ * is strict: a call without a context on its thread, a launch that a card would refuse, are errors. Copies
+ * that do not wait arrive when an event after them is waited for, or when the card is; memory of the host
+ * that was changed till then is an error. With FAKE_LOST_BY=FILE in the environment the card is lost some
+ * launches after that file is there: it fails in all that it is asked for, as cards do. */
 #include "base/half.h"
 #include "cuda/device.h"
 #include "cuda/nvidia.h"
@@ -156,8 +157,75 @@ FAKE CUresult cuCtxSetCurrent(CUcontext context) {
   return CUDA_SUCCESS;
 }
 
-FAKE CUresult cuCtxSynchronize(void);
-FAKE CUresult cuCtxSynchronize(void) { return ready(); }
+/* Of host memory: each once, and its ends are touched. */
+enum { REGISTERED = 24 };
+static char *registered[REGISTERED];
+static size_t registered_bytes[REGISTERED];
+
+/* ---- copies on their way ---- */
+
+typedef struct flight {  /* rows of host memory, `pitch` apart */
+  char *host, *arriving; /* what they will hold; NULL: they are read */
+  size_t width, pitch, height;
+  uint64_t sum;
+  unsigned number;
+} flight;
+struct CUevent_st {
+  unsigned after; /* copies of up to that number */
+};
+static flight flights[64];
+static size_t flying;
+static unsigned issued;
+
+static uint64_t sum_of(const flight *f) {
+  uint64_t sum = 14695981039346656037u;
+  for (size_t r = 0; r < f->height; r++)
+    for (size_t i = 0; i < f->width; i++)
+      sum = (sum ^ (unsigned char)f->host[r * f->pitch + i]) * 1099511628211u;
+  return sum;
+}
+
+static CUresult land(unsigned after) {
+  CUresult result = CUDA_SUCCESS;
+  size_t left = 0;
+  for (size_t i = 0; i < flying; i++) {
+    flight *f = &flights[i];
+    if (f->number > after) {
+      flights[left++] = *f;
+      continue;
+    }
+    if (sum_of(f) != f->sum) result = INVALID_VALUE;
+    for (size_t r = 0; r < f->height && f->arriving != NULL; r++)
+      memcpy(f->host + r * f->pitch, f->arriving + r * f->width, f->width);
+    free(f->arriving);
+  }
+  flying = left;
+  return result;
+}
+
+static int is_registered(const char *host, size_t bytes) {
+  for (size_t i = 0; i < REGISTERED; i++)
+    if (registered[i] != NULL && host >= registered[i] && host + bytes <= registered[i] + registered_bytes[i])
+      return 1;
+  return 0;
+}
+
+/* What goes up is read at once, what comes down too, but it is not there yet. */
+static CUresult fly(char *host, size_t host_pitch, char *card, size_t card_pitch, size_t width, size_t height,
+                    int down) {
+  flight f = {.host = host, .width = width, .pitch = host_pitch, .height = height, .number = ++issued};
+  if (!is_registered(host, (height - 1) * host_pitch + width) || flying == sizeof flights / sizeof *flights)
+    return INVALID_VALUE;
+  if (down && (f.arriving = malloc(width * height)) == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
+  for (size_t r = 0; r < height; r++) {
+    if (down) memcpy(f.arriving + r * width, card + r * card_pitch, width);
+    if (down) memset(host + r * host_pitch, 0xa5, width);
+    else memcpy(card + r * card_pitch, host + r * host_pitch, width);
+  }
+  f.sum = sum_of(&f);
+  flights[flying++] = f;
+  return CUDA_SUCCESS;
+}
 
 FAKE CUresult cuMemGetInfo_v2(size_t *available, size_t *total);
 FAKE CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
@@ -180,22 +248,82 @@ FAKE CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t bytes) {
 FAKE CUresult cuMemFree_v2(CUdeviceptr pointer);
 FAKE CUresult cuMemFree_v2(CUdeviceptr pointer) {
   READY();
+  if (land(issued) != CUDA_SUCCESS) return INVALID_VALUE;
   shim->free(shim, (void *)(uintptr_t)pointer);
   return CUDA_SUCCESS;
 }
 
-/* Of host memory: each once, and its ends are touched. */
-static void *registered[16];
+FAKE CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream);
+FAKE CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
+  READY();
+  if (stream != NULL || bytes == 0) return INVALID_VALUE;
+  return fly((char *)(uintptr_t)from, bytes, (char *)(uintptr_t)to, bytes, bytes, 1, 0);
+}
+
+FAKE CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream);
+FAKE CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  READY();
+  if (stream != NULL || bytes == 0) return INVALID_VALUE;
+  return fly(to, bytes, (char *)(uintptr_t)from, bytes, bytes, 1, 1);
+}
+
+FAKE CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *c, CUstream stream);
+FAKE CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *c, CUstream stream) {
+  READY();
+  const int down = c->srcMemoryType == CU_MEMORYTYPE_DEVICE;
+  if (stream != NULL || c->srcMemoryType == c->dstMemoryType || c->WidthInBytes == 0 || c->Height == 0 ||
+      c->WidthInBytes > c->srcPitch || c->WidthInBytes > c->dstPitch ||
+      c->srcXInBytes + c->srcY + c->dstXInBytes + c->dstY != 0)
+    return INVALID_VALUE;
+  return down ? fly(c->dstHost, c->dstPitch, (char *)(uintptr_t)c->srcDevice, c->srcPitch, c->WidthInBytes,
+                    c->Height, 1)
+              : fly((char *)(uintptr_t)c->srcHost, c->srcPitch, (char *)(uintptr_t)c->dstDevice, c->dstPitch,
+                    c->WidthInBytes, c->Height, 0);
+}
+
+FAKE CUresult cuEventCreate(CUevent *event, unsigned flags);
+FAKE CUresult cuEventCreate(CUevent *event, unsigned flags) {
+  READY();
+  if (flags != CU_EVENT_DISABLE_TIMING) return INVALID_VALUE;
+  *event = calloc(1, sizeof **event);
+  return *event != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+FAKE CUresult cuEventDestroy_v2(CUevent event);
+FAKE CUresult cuEventDestroy_v2(CUevent event) {
+  free(event);
+  return ready();
+}
+
+FAKE CUresult cuEventRecord(CUevent event, CUstream stream);
+FAKE CUresult cuEventRecord(CUevent event, CUstream stream) {
+  READY();
+  event->after = issued;
+  return stream == NULL ? CUDA_SUCCESS : INVALID_VALUE;
+}
+
+FAKE CUresult cuEventSynchronize(CUevent event);
+FAKE CUresult cuEventSynchronize(CUevent event) {
+  READY();
+  return land(event->after);
+}
+
+FAKE CUresult cuCtxSynchronize(void);
+FAKE CUresult cuCtxSynchronize(void) {
+  READY();
+  return land(issued);
+}
 
 FAKE CUresult cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags);
 FAKE CUresult cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags) {
-  size_t place = sizeof registered / sizeof *registered;
+  size_t place = REGISTERED;
   READY();
-  for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
+  for (size_t i = 0; i < REGISTERED; i++) {
     if (registered[i] == memory) return INVALID_VALUE;
     if (registered[i] == NULL) place = i;
   }
-  if (flags != 0 || bytes == 0 || place == sizeof registered / sizeof *registered) return INVALID_VALUE;
+  if (flags != 0 || bytes == 0 || place == REGISTERED) return INVALID_VALUE;
+  registered_bytes[place] = bytes;
   volatile char *ends = memory;
   ends[0] = ends[0];
   ends[bytes - 1] = ends[bytes - 1];
@@ -206,8 +334,11 @@ FAKE CUresult cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags) {
 FAKE CUresult cuMemHostUnregister(void *memory);
 FAKE CUresult cuMemHostUnregister(void *memory) {
   READY();
-  for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
+  for (size_t i = 0; i < REGISTERED; i++) {
     if (registered[i] != memory) continue;
+    for (size_t f = 0; f < flying; f++) /* what is on its way must not move */
+      if (flights[f].host >= registered[i] && flights[f].host < registered[i] + registered_bytes[i])
+        return INVALID_VALUE;
     registered[i] = NULL;
     return CUDA_SUCCESS;
   }
@@ -231,6 +362,7 @@ FAKE CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
 FAKE CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes);
 FAKE CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
   READY();
+  if (land(issued) != CUDA_SUCCESS) return INVALID_VALUE;
   memcpy(to, (const void *)(uintptr_t)from, bytes);
   return CUDA_SUCCESS;
 }
@@ -238,6 +370,7 @@ FAKE CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
 FAKE CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *c);
 FAKE CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *c) {
   READY();
+  if (land(issued) != CUDA_SUCCESS) return INVALID_VALUE;
   const int down = c->srcMemoryType == CU_MEMORYTYPE_DEVICE;
   if (c->srcMemoryType == c->dstMemoryType || c->WidthInBytes > c->srcPitch ||
       c->WidthInBytes > c->dstPitch || c->srcXInBytes + c->srcY + c->dstXInBytes + c->dstY != 0)

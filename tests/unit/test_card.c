@@ -1,6 +1,7 @@
 /* A card (cuda/card.h) through the driver of tests/driver, which LD_LIBRARY_PATH names: what the driver,
  * cuBLAS and cuSOLVER are asked for is what the interface of devices means. Skipped without. */
 #include "cuda/card.h"
+#include "cuda/staging.h"
 #include "cuda/place.h"
 #include "base/half.h"
 #include "base/memory.h"
@@ -108,6 +109,58 @@ static void rows_are_copied(void **state) {
   ok(gptvq_device_download(card, 77, back, memory, &err));
   assert_memory_equal(back, host, 77);
   card->free(card, memory);
+}
+
+static void fill_bytes(unsigned char *to, size_t bytes, uint64_t seed) {
+  uint64_t number = 0;
+  for (size_t i = 0; i < bytes; i++, number >>= 8) {
+    if (i % 8 == 0) number = gptvq_random_below(&seed, UINT64_MAX);
+    to[i] = (unsigned char)number;
+  }
+}
+
+/* More than the buffers of the staging hold, whole and in rows: what is sent may change at once, what has
+ * come is there, from memory that is pinned and that is not. The driver in this place refuses a buffer that
+ * is filled before it was copied, and has what comes arrive late. */
+static void large_copies_go_in_pieces(void **state) {
+  (void)state;
+  enum { WIDTH = 3 << 18, APART = WIDTH + 40, THERE = WIDTH + 24, ROWS = 61 };
+  gptvq_error err;
+  if (card == NULL) skip();
+  const size_t bytes = (size_t)ROWS * APART;
+  _Static_assert((size_t)ROWS * WIDTH > (size_t)2 * GPTVQ_STAGING_BYTES, "pieces in turn");
+  unsigned char *host = gptvq_alloc(bytes, 1), *back = gptvq_alloc(bytes, 1), *sent = gptvq_alloc(bytes, 1);
+  void *memory;
+  assert_true(host != NULL && back != NULL && sent != NULL);
+  ok(card->alloc(card, bytes, &memory, &err));
+  for (int pinned = 0; pinned < 2; pinned++) {
+    if (pinned) assert_true(card->pin(card, host, bytes) && card->pin(card, back, bytes));
+    for (int which = 0; which < 3; which++) { /* one array; gaps on both sides; on the host's only */
+      const gptvq_device_rows shapes[] = {
+          {bytes - 7, 1, 0, 0}, {WIDTH, ROWS, THERE, APART}, {WIDTH, ROWS, WIDTH, APART}};
+      const gptvq_device_rows *shape = &shapes[which];
+      fill_bytes(host, bytes, (uint64_t)(2 * which + pinned + 1));
+      memcpy(sent, host, bytes);
+      memset(back, 0x55, bytes);
+      ok(card->upload(card, shape, memory, host, &err));
+      memset(host, 0, bytes);
+      ok(card->download(card, shape, back, memory, &err));
+      for (size_t r = 0; r < shape->rows; r++) {
+        const size_t at = r * shape->host_pitch, end = r + 1 < shape->rows ? at + shape->host_pitch : bytes;
+        assert_memory_equal(back + at, sent + at, shape->row_bytes);
+        for (size_t i = at + shape->row_bytes; i < end; i++) assert_int_equal(back[i], 0x55);
+      }
+    }
+    if (pinned) {
+      card->unpin(card, host);
+      card->unpin(card, back);
+    }
+  }
+  ok(card->synchronize(card, &err));
+  card->free(card, memory);
+  free(host);
+  free(back);
+  free(sent);
 }
 
 enum { M = 5, N = 7, K = 6, LDA = 9, LDB = 10, LDC = 11, MOST = 9 * 11 };
@@ -292,12 +345,10 @@ static void static_shared_memory_counts(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(cards_are_described),
-                                     cmocka_unit_test(memory_is_pinned_once),
-                                     cmocka_unit_test(rows_are_copied),
-                                     cmocka_unit_test(products_are_row_major),
-                                     cmocka_unit_test(factorisations_are_row_major),
-                                     cmocka_unit_test(kernels_are_launched),
-                                     cmocka_unit_test(static_shared_memory_counts)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(cards_are_described),    cmocka_unit_test(memory_is_pinned_once),
+      cmocka_unit_test(rows_are_copied),        cmocka_unit_test(large_copies_go_in_pieces),
+      cmocka_unit_test(products_are_row_major), cmocka_unit_test(factorisations_are_row_major),
+      cmocka_unit_test(kernels_are_launched),   cmocka_unit_test(static_shared_memory_counts)};
   return cmocka_run_group_tests(tests, open_card, close_card);
 }

@@ -4,7 +4,7 @@
 
 #include "cuda/kernels/common.cuh"
 
-/* As solve_small of quant/layer/em.c. */
+/* As eliminate and solve_eliminated of quant/layer/em.c. */
 template <int D> GPTVQ_DEVICE void gptvq_solve_small(double (&a)[D * D], double (&b)[D]) {
   double trace = 0.0;
   GPTVQ_UNROLL

@@ -15,7 +15,7 @@ typedef struct em {
   float *table;               /* kernel's scratch */
   uint16_t *index, *previous; /* [rows][lanes] */
   double *sums;               /* [k][dim² + dim] Σ M and Σ M x, weighted */
-  uint32_t *sorted;           /* [rows · blocks] */
+  uint32_t *sorted, *spare;   /* [rows · blocks] */
   double *keys;               /* [rows · blocks] */
 } em;
 
@@ -28,6 +28,7 @@ static void take(gptvq_arena *arena, const gptvq_em_points *p, em *s) {
   s->previous = gptvq_arena_take(arena, n, sizeof *s->previous);
   s->sums = gptvq_arena_take(arena, s->k, (d * d + d) * sizeof *s->sums);
   s->sorted = gptvq_arena_take(arena, n, sizeof *s->sorted);
+  s->spare = gptvq_arena_take(arena, n, sizeof *s->spare);
   s->keys = gptvq_arena_take(arena, n, sizeof *s->keys);
 }
 
@@ -73,43 +74,52 @@ static double assign(em *s, const float *centroids) {
   return sum;
 }
 
-/* Sorts sorted[0 … n) by keys, ties by position: a heap sort, no scratch. */
-static bool key_before(const em *s, uint32_t a, uint32_t b) {
-  return s->keys[a] != s->keys[b] ? s->keys[a] < s->keys[b] : a < b;
-}
-static void sift(em *s, size_t root, size_t n) {
-  uint32_t value = s->sorted[root];
-  for (size_t child; (child = 2 * root + 1) < n; root = child) {
-    if (child + 1 < n && key_before(s, s->sorted[child], s->sorted[child + 1])) child++;
-    if (!key_before(s, value, s->sorted[child])) break;
-    s->sorted[root] = s->sorted[child];
-  }
-  s->sorted[root] = value;
-}
+/* Sorts sorted[0 … n) by keys, ties by position, merging ever longer runs without branches on keys. */
 static void sort_points(em *s, size_t n) {
-  for (size_t i = 0; i < n; i++) s->sorted[i] = (uint32_t)i;
-  for (size_t i = n / 2; i-- > 0;) sift(s, i, n);
-  for (size_t i = n; i-- > 1;) {
-    uint32_t last = s->sorted[i];
-    s->sorted[i] = s->sorted[0];
-    s->sorted[0] = last;
-    sift(s, 0, i);
+  uint32_t *from = s->sorted, *to = s->spare;
+  for (size_t i = 0; i < n; i++) from[i] = (uint32_t)i;
+  for (size_t run = 1; run < n; run *= 2) {
+    for (size_t begin = 0; begin < n; begin += 2 * run) {
+      const size_t middle = gptvq_min_size(begin + run, n), end = gptvq_min_size(begin + 2 * run, n);
+      size_t a = begin, b = middle, at = begin;
+      while (a < middle && b < end) {
+        const uint32_t left = from[a], right = from[b];
+        const bool later = s->keys[right] < s->keys[left];
+        to[at++] = later ? right : left;
+        a += !later;
+        b += later;
+      }
+      memcpy(to + at, from + a, (middle - a) * sizeof *to);
+      at += middle - a;
+      memcpy(to + at, from + b, (end - b) * sizeof *to);
+    }
+    uint32_t *swap = from;
+    from = to;
+    to = swap;
   }
+  s->sorted = from;
+  s->spare = to;
 }
 
-/* Solves the symmetric positive semidefinite d × d system a z = b in place; a ridge keeps it regular. */
-static void solve_small(size_t d, double *a, double *b) {
+/* Symmetric positive semidefinite d × d systems a z = b, with a ridge that keeps them regular, by Gaussian
+ * elimination: the pivots of a positive definite matrix are positive. `a` becomes its upper triangle, with
+ * the factors below. false: a is zero, and so is not solved. */
+static bool eliminate(size_t d, double *a) {
   double trace = 0.0;
   for (size_t i = 0; i < d; i++) trace += a[i * d + i];
-  if (!(trace > 0.0)) return;
+  if (!(trace > 0.0)) return false;
   for (size_t i = 0; i < d; i++) a[i * d + i] += 1e-12 * trace;
-  for (size_t i = 0; i < d;
-       i++) /* Gaussian elimination: the pivots of a positive definite matrix are positive */
+  for (size_t i = 0; i < d; i++)
     for (size_t r = i + 1; r < d; r++) {
-      double f = a[r * d + i] / a[i * d + i];
-      for (size_t c = i; c < d; c++) a[r * d + c] -= f * a[i * d + c];
-      b[r] -= f * b[i];
+      const double f = a[r * d + i] / a[i * d + i];
+      for (size_t c = i + 1; c < d; c++) a[r * d + c] -= f * a[i * d + c];
+      a[r * d + i] = f;
     }
+  return true;
+}
+static void solve_eliminated(size_t d, const double *a, double *b) {
+  for (size_t i = 0; i < d; i++)
+    for (size_t r = i + 1; r < d; r++) b[r] -= a[r * d + i] * b[i];
   for (size_t i = d; i-- > 0;) {
     for (size_t c = i + 1; c < d; c++) b[i] -= a[i * d + c] * b[c];
     b[i] /= a[i * d + i];
@@ -127,12 +137,12 @@ static void init_mahalanobis(em *s, float *centroids) {
       for (size_t b = 0; b < d; b++)
         covariance[a * d + b] += ((double)point(p, i / p->blocks, i % p->blocks, a) - mean[a]) *
                                  ((double)point(p, i / p->blocks, i % p->blocks, b) - mean[b]);
+  const bool regular = eliminate(d, covariance);
   for (size_t i = 0; i < n; i++) {
-    double delta[4], solved[4], a[16];
+    double delta[4], solved[4];
     for (size_t j = 0; j < d; j++)
       solved[j] = delta[j] = (double)point(p, i / p->blocks, i % p->blocks, j) - mean[j];
-    memcpy(a, covariance, sizeof a);
-    solve_small(d, a, solved);
+    if (regular) solve_eliminated(d, covariance, solved);
     s->keys[i] = 0.0;
     for (size_t j = 0; j < d; j++) s->keys[i] += delta[j] * solved[j];
   }
@@ -191,10 +201,10 @@ static void init_kmeanspp(em *s, uint64_t seed, float *centroids) {
   s->k = k;
 }
 
-/* M-step, empty clusters to the worst-served points */
-static void update(em *s, float *centroids) {
+/* d: a constant */
+static inline __attribute__((always_inline)) void add_points(size_t d, em *s) {
   const gptvq_em_points *p = s->p;
-  size_t d = p->dim, stride = d * d + d, lanes = p->lanes;
+  const size_t stride = d * d + d, lanes = p->lanes;
   memset(s->sums, 0, s->k * stride * sizeof *s->sums);
   for (size_t b = 0; b < p->blocks; b++) {
     double metric[16];
@@ -217,13 +227,22 @@ static void update(em *s, float *centroids) {
       }
     }
   }
+}
+
+/* M-step, empty clusters to the worst-served points */
+static void update(em *s, float *centroids) {
+  const gptvq_em_points *p = s->p;
+  size_t d = p->dim, stride = d * d + d, lanes = p->lanes;
+  if (d == 1) add_points(1, s);
+  else if (d == 2) add_points(2, s);
+  else add_points(4, s);
   bool served = false; /* nothing is left that an empty cluster could improve */
   for (size_t m = 0; m < s->k; m++) {
     double *sum = s->sums + m * stride;
     bool empty = true; /* or irrelevant: zero metric */
     for (size_t i = 0; i < d; i++) empty = empty && !(sum[i * d + i] > 0.0);
     if (!empty) {
-      solve_small(d, sum, sum + d * d);
+      if (eliminate(d, sum)) solve_eliminated(d, sum, sum + d * d);
       for (size_t j = 0; j < d; j++) centroids[m * d + j] = (float)sum[d * d + j];
       continue;
     }
