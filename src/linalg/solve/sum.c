@@ -22,7 +22,13 @@ void gptvq_sum_fold(const gptvq_sum *s) {
   gptvq_parallel_for(s->rows, gptvq_rows_per_task(s->cols), fold_rows, (void *)(uintptr_t)s);
 }
 
-void gptvq_sum_unfold(const gptvq_sum *s) {
-  for (size_t row = 0; s->upper && row < s->rows; row++)
+static void unfold_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const gptvq_sum *s = context;
+  for (size_t row = begin; row < end; row++)
     memcpy(gptvq_sum_part(s, row), gptvq_sum_total(s, row), gptvq_sum_length(s, row) * sizeof(double));
+}
+
+void gptvq_sum_unfold(const gptvq_sum *s) { /* no part of a row is total of another */
+  if (s->upper) gptvq_parallel_for(s->rows, gptvq_rows_per_task(s->cols), unfold_rows, (void *)(uintptr_t)s);
 }
