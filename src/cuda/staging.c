@@ -31,23 +31,27 @@ void gptvq_staging_close(gptvq_staging *s) {
   *s = (gptvq_staging){0};
 }
 
+/* Without gaps on either side. */
+static bool is_whole(const gptvq_device_rows *shape) {
+  return shape->rows == 1 ||
+         (shape->host_pitch == shape->row_bytes && shape->device_pitch == shape->row_bytes);
+}
+
 bool gptvq_staging_takes(const gptvq_staging *s, const gptvq_device_rows *shape) {
-  const bool whole = shape->host_pitch == shape->row_bytes && shape->device_pitch == shape->row_bytes;
-  return s->nvidia != NULL && (whole || shape->rows == 1 || shape->row_bytes <= GPTVQ_STAGING_BYTES) &&
+  return s->nvidia != NULL && (is_whole(shape) || shape->row_bytes <= GPTVQ_STAGING_BYTES) &&
          gptvq_saturated_size(shape->rows, shape->row_bytes) >= GPTVQ_STAGING_LEAST;
 }
 
 /* Rows of a shape without gaps are as long as suits the threads. */
 static gptvq_device_rows cut(const gptvq_device_rows *shape) {
   enum { ROW = 256 << 10 };
-  const bool whole =
-      shape->rows == 1 || (shape->host_pitch == shape->row_bytes && shape->device_pitch == shape->row_bytes);
-  if (!whole) return *shape;
-  return (gptvq_device_rows) {
-    ROW
-    , gptvq_ceil_div(shape->rows * shape->row_bytes, ROW), ROW
-    , ROW
+  const gptvq_device_rows rows = {
+    .row_bytes = ROW,
+    .rows = gptvq_ceil_div(shape->rows * shape->row_bytes, ROW),
+    .device_pitch = ROW,
+    .host_pitch = ROW
   };
+  return is_whole(shape) ? rows : *shape;
 }
 
 /* Some rows on their way: between the host's, `pitch` bytes apart, and a buffer, where they are close. */
