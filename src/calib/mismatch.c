@@ -258,9 +258,8 @@ gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, size_t rows, float *w
                                   gptvq_error *err) {
   size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols, bytes = gptvq_mismatch_apply_bytes(cols, rows);
   float *product = NULL;
-  bool done = false, finite = true;
-  if (m->rows == 0 && m->linalg->add_mapped != NULL)
-    GPTVQ_TRY(m->linalg->add_mapped(m->linalg, rows, cols, m->inputs_share, m->map, weights, &done, err));
+  bool done = m->rows == 0 && m->linalg->add_mapped != NULL, finite = true;
+  if (done) GPTVQ_TRY(m->linalg->add_mapped(m->linalg, rows, cols, m->inputs_share, m->map, weights, err));
   if (m->rows == 0 && !done && (product = gptvq_alloc(bytes, 1)) == NULL)
     return out_of_memory(name, bytes, err);
   for (size_t r = 0; r < rows; r += slab) {

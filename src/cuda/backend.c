@@ -7,7 +7,11 @@
 gptvq_status gptvq_cuda_reserve(gptvq_cuda *cuda, gptvq_cuda_use use, size_t count, size_t size, void *out,
                                 gptvq_error *err) {
   gptvq_device_buffer *b = &cuda->buffers[use];
-  GPTVQ_TRY(gptvq_device_grow(cuda->device, b, gptvq_saturated_size(count, size), err));
+  const size_t bytes = gptvq_saturated_size(count, size);
+  gptvq_status status = gptvq_device_grow(cuda->device, b, bytes, err);
+  if (status == GPTVQ_ERROR_MEMORY && gptvq_cuda_linalg_drop_map(cuda->linalg))
+    status = gptvq_device_grow(cuda->device, b, bytes, err);
+  GPTVQ_TRY(status);
   memcpy(out, &b->memory, sizeof b->memory); /* a pointer to whatever the caller has there */
   return GPTVQ_OK;
 }
@@ -42,17 +46,24 @@ static void release_buffers(gptvq_cuda *cuda) {
   for (int use = 0; use < GPTVQ_CUDA_USES; use++) gptvq_device_drop(cuda->device, &cuda->buffers[use]);
 }
 
-/* *to = numbers of the factor, unless it is there. Where memory is short, buffers and *other go. */
+void gptvq_cuda_drop(gptvq_cuda *cuda, float **array) {
+  cuda->device->free(cuda->device, *array);
+  *array = NULL;
+}
+
+/* *to = numbers of the factor, unless it is there. Where memory is short, the map goes, or else buffers and
+ * *other. */
 static gptvq_status keep(gptvq_cuda *cuda, size_t count, const float *from, float **to, float **other,
                          gptvq_error *err) {
   void *memory;
   if (*to != NULL) return GPTVQ_OK;
   const size_t bytes = gptvq_saturated_size(count, sizeof **to);
   gptvq_status status = cuda->device->alloc(cuda->device, bytes, &memory, err);
+  if (status == GPTVQ_ERROR_MEMORY && gptvq_cuda_linalg_drop_map(cuda->linalg))
+    status = cuda->device->alloc(cuda->device, bytes, &memory, err);
   if (status == GPTVQ_ERROR_MEMORY) {
     release_buffers(cuda);
-    cuda->device->free(cuda->device, *other);
-    *other = NULL;
+    gptvq_cuda_drop(cuda, other);
     cuda->device->crowded = true;
     status = cuda->device->alloc(cuda->device, bytes, &memory, err);
   }
@@ -75,12 +86,14 @@ void gptvq_cuda_begin_layer(gptvq_cuda *cuda, const gptvq_factor *factor) {
 gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err) {
   const size_t n = factor->padded;
   know_factor(cuda, factor);
-  float *ridge = gptvq_alloc(n, sizeof *ridge);
-  if (ridge == NULL) return gptvq_fail_memory(err, "a Hessian's ridge", n * sizeof *ridge);
-  for (size_t c = 0; c < n; c++) ridge[c] = (float)gptvq_factor_ridge(factor, c);
-  const gptvq_status status = keep(cuda, n, ridge, &cuda->factor.ridge, &cuda->factor.u, err);
-  free(ridge);
-  GPTVQ_TRY(status);
+  if (cuda->factor.ridge == NULL) {
+    float *ridge = gptvq_alloc(n, sizeof *ridge);
+    if (ridge == NULL) return gptvq_fail_memory(err, "a Hessian's ridge", n * sizeof *ridge);
+    for (size_t c = 0; c < n; c++) ridge[c] = (float)gptvq_factor_ridge(factor, c);
+    const gptvq_status status = keep(cuda, n, ridge, &cuda->factor.ridge, &cuda->factor.u, err);
+    free(ridge);
+    GPTVQ_TRY(status);
+  }
   return keep(cuda, n * n, factor->h, &cuda->factor.h, &cuda->factor.u, err);
 }
 
@@ -89,16 +102,24 @@ gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, g
   return keep(cuda, factor->padded * factor->padded, factor->u, &cuda->factor.u, &cuda->factor.h, err);
 }
 
-size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other) {
+static size_t free_bytes_of(gptvq_device *device) {
   size_t free_bytes = 0, total;
-  const size_t all = gptvq_saturated_sum(other, gptvq_saturated_size(rows, row_bytes));
-  for (int attempt = 0; attempt < 2; attempt++) {
-    if (attempt > 0) release_buffers(cuda);
-    if (cuda->device->memory(cuda->device, &free_bytes, &total, NULL) != GPTVQ_OK) free_bytes = 0;
-    free_bytes -= free_bytes / 16; /* what allocation loses */
-    if (all <= free_bytes) return rows;
-  }
+  if (device->memory(device, &free_bytes, &total, NULL) != GPTVQ_OK) return 0;
+  return free_bytes - free_bytes / 16; /* what allocation loses */
+}
+
+bool gptvq_cuda_fits(gptvq_cuda *cuda, size_t bytes) {
+  if (bytes <= free_bytes_of(cuda->device)) return true;
+  if (gptvq_cuda_linalg_drop_map(cuda->linalg) && bytes <= free_bytes_of(cuda->device)) return true;
+  release_buffers(cuda);
+  if (bytes <= free_bytes_of(cuda->device)) return true;
   cuda->device->crowded = true;
+  return false;
+}
+
+size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other) {
+  if (gptvq_cuda_fits(cuda, gptvq_saturated_sum(other, gptvq_saturated_size(rows, row_bytes)))) return rows;
+  const size_t free_bytes = free_bytes_of(cuda->device);
   const size_t fit = free_bytes > other ? (free_bytes - other) / gptvq_max_size(1, row_bytes) : 0;
   return gptvq_min_size(rows, gptvq_max_size(unit, fit / unit * unit));
 }
@@ -173,11 +194,13 @@ gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t 
   return status;
 }
 
-gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_error *err) {
+gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda_linalg *linalg, gptvq_cuda **out,
+                               gptvq_error *err) {
   *out = NULL;
   gptvq_cuda *cuda = gptvq_alloc_zero(1, sizeof *cuda);
   if (cuda == NULL) return gptvq_fail_memory(err, "a device's backend", sizeof *cuda);
   cuda->device = device;
+  cuda->linalg = linalg;
   cuda->backend = gptvq_cpu_backend;
   cuda->backend.name = device->name;
   cuda->backend.context = cuda;

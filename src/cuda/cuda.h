@@ -47,6 +47,7 @@ typedef struct gptvq_cuda_layer {
 
 struct gptvq_cuda {
   gptvq_device *device;
+  gptvq_cuda_linalg *linalg; /* or NULL */
   gptvq_backend backend;
   gptvq_cuda_factor factor;
   gptvq_cuda_layer layer;
@@ -73,8 +74,13 @@ gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, g
 void gptvq_cuda_begin_layer(gptvq_cuda *cuda, const gptvq_factor *factor);
 /* What is kept of a factor and of its layer goes. */
 void gptvq_cuda_forget_factor(gptvq_cuda *cuda);
+/* *array, one of the factor's, goes. */
+void gptvq_cuda_drop(gptvq_cuda *cuda, float **array);
+/* Whether that many bytes have room. Where memory is short a map and then all buffers are lost: before
+ * anything is reserved for the work. */
+bool gptvq_cuda_fits(gptvq_cuda *cuda, size_t bytes);
 /* As many of the rows, a multiple of `unit` and at least that, as fit with row_bytes each beside `other`
- * bytes. Where memory is short all buffers are lost: before anything is reserved for the work. */
+ * bytes. Buffers are lost as by gptvq_cuda_fits. */
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
 
 /* *out[rows × padded]: weights as they were of a layer's rows from `begin` on; those of all rows stay. */

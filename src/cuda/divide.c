@@ -1,5 +1,5 @@
 /* The division of a mismatch by the Hessian (calib/mismatch.c), with the solver's H and U, which stay for the
- * solver. Rows go through the device in pieces that fit. */
+ * solver where there is room. Rows go through the device in pieces that fit. */
 #include "base/memory.h"
 #include "cuda/cuda.h"
 
@@ -64,7 +64,7 @@ static gptvq_status work_on(const division *d, size_t first, size_t count, bool 
     const gptvq_device_product product = {.m = count,
                                           .n = n,
                                           .k = n,
-                                          .alpha = (float)(-d->share / f->scale),
+                                          .alpha = -1.0f,
                                           .beta = 1.0f,
                                           .a = other,
                                           .lda = n,
@@ -74,7 +74,7 @@ static gptvq_status work_on(const division *d, size_t first, size_t count, bool 
                                           .ldc = n};
     GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_RESULT, numbers, sizeof *rows, d->weights + first * cols,
                               &rows, err));
-    GPTVQ_TRY(pick(d, count, rows, cols, d->order, 1.0, other, n, err));
+    GPTVQ_TRY(pick(d, count, rows, cols, d->order, d->share / f->scale, other, n, err));
     GPTVQ_TRY(cuda->device->product(cuda->device, &product, err));
   }
   if (divides) {
@@ -101,14 +101,23 @@ static gptvq_status send_orders(division *d, gptvq_error *err) {
   return status;
 }
 
+static size_t row_bytes(const gptvq_factor *f) { return (2 * f->padded + f->cols) * sizeof(float); }
+static size_t order_bytes(const gptvq_factor *f) { return (f->padded + f->cols) * sizeof(uint32_t); }
+
 static gptvq_status work_on_all(division *d, size_t rows, bool subtracts, bool divides, gptvq_error *err) {
   const gptvq_factor *f = d->factor;
-  const size_t piece = gptvq_cuda_piece(d->cuda, rows, 1, (2 * f->padded + f->cols) * sizeof(float),
-                                        (f->padded + f->cols) * sizeof(uint32_t));
+  const size_t piece = gptvq_cuda_piece(d->cuda, rows, 1, row_bytes(f), order_bytes(f));
   GPTVQ_TRY(send_orders(d, err));
   for (size_t r = 0; r < rows; r += piece)
     GPTVQ_TRY(work_on(d, r, gptvq_min_size(piece, rows - r), subtracts, divides, err));
   return GPTVQ_OK;
+}
+
+/* Rows are of no more use: others, such as the map, need the room. */
+static void release(gptvq_cuda *cuda) {
+  static const gptvq_cuda_use uses[] = {GPTVQ_CUDA_ROWS, GPTVQ_CUDA_STEP, GPTVQ_CUDA_RESULT};
+  for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++)
+    gptvq_device_drop(cuda->device, &cuda->buffers[uses[i]]);
 }
 
 gptvq_status gptvq_cuda_divide(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
@@ -118,8 +127,16 @@ gptvq_status gptvq_cuda_divide(const gptvq_backend *backend, const gptvq_factor 
   const bool subtracts = weights != NULL;
   if (subtracts) GPTVQ_TRY(gptvq_cuda_triangle(cuda, factor, err));
   if (subtracts) GPTVQ_TRY(gptvq_cuda_hessian(cuda, factor, err));
-  const bool both = subtracts && cuda->factor.u != NULL;
-  if (subtracts && !both) GPTVQ_TRY(work_on_all(&d, rows, true, false, err)); /* no room for U beside H */
-  GPTVQ_TRY(gptvq_cuda_triangle(cuda, factor, err));
-  return work_on_all(&d, rows, both, true, err);
+  const size_t least = gptvq_saturated_sum(row_bytes(factor), order_bytes(factor));
+  const bool both = subtracts && cuda->factor.u != NULL && gptvq_cuda_fits(cuda, least);
+  gptvq_status status = GPTVQ_OK;
+  if (subtracts && !both) { /* no room for U and a row beside H */
+    gptvq_cuda_drop(cuda, &cuda->factor.u);
+    status = work_on_all(&d, rows, true, false, err);
+  }
+  if (status == GPTVQ_OK) status = gptvq_cuda_triangle(cuda, factor, err);
+  if (!both && !gptvq_cuda_fits(cuda, least)) gptvq_cuda_drop(cuda, &cuda->factor.h);
+  if (status == GPTVQ_OK) status = work_on_all(&d, rows, both, true, err);
+  release(cuda);
+  return status;
 }

@@ -4,6 +4,7 @@
 #include "cuda/linalg.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "linalg/rows_product.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -140,6 +141,13 @@ static void drop_map(gptvq_cuda_linalg *l) {
   l->map_host = NULL;
 }
 
+bool gptvq_cuda_linalg_drop_map(gptvq_cuda_linalg *l) {
+  if (l == NULL || l->map_host == NULL) return false;
+  drop_map(l);
+  l->device->crowded = true;
+  return true;
+}
+
 /* Makes room: buffers from number `first` on go, or, if there are none, the map, or the sums used longest
  * ago but for those of `spare`. *done false: there is nothing to go. */
 static gptvq_status make_room(gptvq_cuda_linalg *l, const double *spare, size_t first, bool *done,
@@ -151,8 +159,7 @@ static gptvq_status make_room(gptvq_cuda_linalg *l, const double *spare, size_t 
     gptvq_device_drop(l->device, &l->buffers[i]);
   }
   if (*done) return GPTVQ_OK;
-  *done = l->map_host != NULL;
-  drop_map(l);
+  *done = gptvq_cuda_linalg_drop_map(l);
   for (kept *k = l->latest; k != NULL && !*done; k = k->next)
     if (k->part != NULL && k->sum.part != spare) last = k;
   *done = *done || last != NULL;
@@ -512,34 +519,61 @@ static gptvq_status prepare_map(gptvq_cuda_linalg *l, size_t rows, size_t n, con
   }
 }
 
+typedef struct change {
+  size_t cols;
+  float scale, *w;
+  const float *product;
+} change;
+
+static void change_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const change *job = context;
+  for (size_t i = begin * job->cols; i < end * job->cols; i++) job->w[i] += job->scale * job->product[i];
+}
+
+/* By the shim's operations, so that it does not show there where the map had no room. */
+static gptvq_status add_mapped_on_host(size_t rows, size_t n, double alpha, const float *map, float *w,
+                                       gptvq_error *err) {
+  const size_t slab = gptvq_min_size(SLAB, rows), bytes = gptvq_saturated_size(slab, n * sizeof *w);
+  float *product = gptvq_alloc(bytes, 1);
+  if (product == NULL) return gptvq_fail_memory(err, "weights that are mapped", bytes);
+  for (size_t r = 0; r < rows; r += slab) {
+    const size_t count = gptvq_min_size(slab, rows - r);
+    change job = {n, (float)alpha, w + r * n, product};
+    gptvq_rows_product(false, count, n, n, job.w, n, map, n, product, n);
+    gptvq_parallel_for(count, gptvq_rows_per_task(n), change_rows, &job);
+  }
+  free(product);
+  return GPTVQ_OK;
+}
+
 static gptvq_status add_mapped(const gptvq_linalg *table, size_t rows, size_t n, double alpha,
-                               const float *map, float *w, bool *done, gptvq_error *err) {
+                               const float *map, float *w, gptvq_error *err) {
   gptvq_cuda_linalg *l = of(table);
   gptvq_device *d = l->device;
   const size_t row = n * sizeof *w;
   size_t slab;
-  *done = false;
   gptvq_status status = prepare_map(l, rows, n, map, &slab, err);
   if (status == GPTVQ_ERROR_MEMORY) {
     d->crowded = true;
     rest_buffers(l);
     drop_map(l);
-    return GPTVQ_OK;
+    return add_mapped_on_host(rows, n, alpha, map, w, err);
   }
-  float *weights = l->buffers[INPUTS].memory, *change = l->buffers[OTHERS].memory;
+  float *weights = l->buffers[INPUTS].memory, *mapped = l->buffers[OTHERS].memory;
   for (size_t r = 0; r < rows && status == GPTVQ_OK; r += slab) {
     const size_t count = gptvq_min_size(slab, rows - r);
     const gptvq_device_product product = {.m = count,
                                           .n = n,
                                           .k = n,
-                                          .alpha = (float)alpha,
+                                          .alpha = 1.0f,
                                           .a = weights,
                                           .lda = n,
                                           .b = l->map.memory,
                                           .ldb = n,
-                                          .c = change,
+                                          .c = mapped,
                                           .ldc = n};
-    const gptvq_kernel_add_rows_arguments add = {count, n, 1.0f, change, n, weights, n};
+    const gptvq_kernel_add_rows_arguments add = {count, n, (float)alpha, mapped, n, weights, n};
     const gptvq_device_grid grid = grid_of(n, count);
     status = gptvq_device_upload(d, count * row, weights, w + r * n, err);
     if (status == GPTVQ_OK) status = d->product(d, &product, err);
@@ -547,7 +581,6 @@ static gptvq_status add_mapped(const gptvq_linalg *table, size_t rows, size_t n,
     if (status == GPTVQ_OK) status = gptvq_device_download(d, count * row, w + r * n, weights, err);
   }
   rest_buffers(l);
-  *done = status == GPTVQ_OK;
   return status;
 }
 

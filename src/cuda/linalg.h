@@ -27,6 +27,8 @@ void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *linalg);
 /* Something of it goes back to the host, for others' sake. *done false: there is nothing. Not while it adds.
  */
 gptvq_status gptvq_cuda_linalg_make_room(gptvq_cuda_linalg *linalg, bool *done, gptvq_error *err);
+/* The map goes, for others' sake. false: there is none. linalg NULL: so, too. */
+bool gptvq_cuda_linalg_drop_map(gptvq_cuda_linalg *linalg);
 
 /* Device bytes without which nothing goes: for the sums of m × c numbers, or of c × c and to factorise them,
  * where as much as possible was given back. */

@@ -39,8 +39,8 @@ static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_
   GPTVQ_TRY(gptvq_device_meter(out->device, need->stages, &metered, err));
   out->device = metered;
   if (need->forward_only) return gptvq_cuda_forward_create(metered, NULL, &out->forward, err);
-  GPTVQ_TRY(gptvq_cuda_create(metered, &out->cuda, err));
   GPTVQ_TRY(gptvq_cuda_linalg_create(metered, need->rounds, &out->linalg, err));
+  GPTVQ_TRY(gptvq_cuda_create(metered, out->linalg, &out->cuda, err));
   GPTVQ_TRY(gptvq_cuda_forward_create(metered, out->linalg, &out->forward, err));
   out->backend = *gptvq_cuda_backend(out->cuda);
   out->backend.linalg = gptvq_cuda_linalg_table(out->linalg);

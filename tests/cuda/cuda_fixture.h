@@ -17,7 +17,7 @@ static inline fixture open_fixture(void) {
   fixture f;
   gptvq_error err = {.message = ""};
   if (open_test_device(&f.device, &err) != GPTVQ_OK) fail_msg("%s", err.message);
-  if (gptvq_cuda_create(f.device, &f.cuda, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (gptvq_cuda_create(f.device, NULL, &f.cuda, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   return f;
 }
 static inline void close_fixture(fixture *f) {

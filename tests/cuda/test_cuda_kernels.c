@@ -3,6 +3,7 @@
  * card's own products are compared by themselves. */
 #include "cuda_fixture.h"
 #include "calib/mismatch.h"
+#include "cuda/cuda.h"
 #include "linalg/solve/cholesky.h"
 
 typedef struct copy { /* of all that the functions change */
@@ -210,7 +211,7 @@ static void sweeps_are_the_cpus(void **state) {
 }
 
 /* times_hessian and feedback, also in pieces of a device with little memory. A sum of k products in another
- * order, where rows in pieces take other tiles or on a card, is 2 γ_k Σ |terms| from the CPU's. */
+ * order, on a card, is 2 γ_k Σ |terms| from the CPU's. */
 static void products_are_the_cpus(void **state) {
   (void)state;
   enum { ROWS = 37, COLS = 90 };
@@ -222,7 +223,7 @@ static void products_are_the_cpus(void **state) {
   gptvq_vq q = open_layer(c.rows, c.cols, in.w, in.factor, &in.options, &arena);
   float *expected = gptvq_alloc(ROWS, COLS * sizeof *expected), *got = gptvq_alloc(ROWS, COLS * sizeof *got);
   for (int little = 0; little < (on_test_card() ? 1 : 2); little++) {
-    const bool same = !little && !on_test_card();
+    const bool same = !on_test_card();
     fixture f = open_fixture();
     /* one of H and U, the ridge, and some rows */
     if (little) gptvq_shim_limit(f.device, (COLS * COLS + COLS + 24 * COLS) * sizeof(float));
@@ -282,7 +283,7 @@ static void errors_stay_on_the_device(void **state) {
   double *bound = gptvq_alloc(c.rows, c.cols * sizeof *bound);
   enum { TIGHT = 68 << 10 }; /* U takes 36 KiB: when it comes, all else has to go */
   for (int little = 0; little < (on_test_card() ? 1 : 2); little++) {
-    const bool same = !little && !on_test_card();
+    const bool same = !on_test_card();
     fixture f = open_fixture();
     upload = f.device->upload;
     f.device->upload = counted_upload;
@@ -371,8 +372,8 @@ static void divide_on_host(const gptvq_factor *factor, size_t rows, const float 
 }
 
 /* (map − α W H) Uᵀ U of a layer's factor with a phantom, whole, in pieces, and with H and U one after the
- * other. Each way adds up at most n + 1, n and n products in fp32: 2 (3 n + 6) 2⁻²⁴ of the product of the
- * magnitudes. */
+ * other, where U has no room beside H, or rows have none beside both: the same bits on the shim. Each way
+ * adds up at most n + 1, n and n products in fp32: 2 (3 n + 6) 2⁻²⁴ of the product of the magnitudes. */
 static void mismatches_are_divided(void **state) {
   (void)state;
   enum { ROWS = 37, COLS = 89, N = 90, SMALL = ROWS * COLS };
@@ -380,27 +381,39 @@ static void mismatches_are_divided(void **state) {
       .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 96};
   layer_input in = make_input(&c);
   const gptvq_factor *factor = in.factor;
-  static float map[SMALL], expected[SMALL], got[SMALL];
+  static float map[SMALL], expected[SMALL], got[SMALL], whole[2][SMALL];
   static double bounds[SMALL];
   const double share = 0.75;
   uint64_t seed = 4;
   assert_int_equal(factor->padded, N);
   for (size_t i = 0; i < SMALL; i++) map[i] = (float)(gptvq_random_unit(&seed) - 0.5);
+  enum { WHOLE, PIECES, NOT_BOTH, NO_ROW };
+  static const struct {
+    int way;
+    bool takes;
+  } cases[] = {{WHOLE, false}, {WHOLE, true},    {PIECES, false},
+               {PIECES, true}, {NOT_BOTH, true}, {NO_ROW, true}};
   for (int which = 0; which < (on_test_card() ? 2 : 6); which++) {
-    const bool takes = which % 2;
+    const int way = cases[which].way;
+    const bool takes = cases[which].takes;
     const float *weights = takes ? in.w : NULL;
     const size_t square = N * N * sizeof(float), piece = 9 * (2 * N + COLS) * sizeof(float),
-                 orders = (2 * N + COLS) * sizeof(uint32_t), much = which < 4 ? (takes ? 2 : 1) : 1;
+                 orders = (2 * N + COLS) * sizeof(uint32_t), much = takes && way == PIECES ? 2 : 1;
     gptvq_error err = {.message = ""};
     fixture f = open_fixture();
-    if (which >= 2) gptvq_shim_limit(f.device, (much * square + piece + orders) * 17 / 16);
+    if (way == NO_ROW) gptvq_shim_limit(f.device, 2 * square + N * sizeof(float) + 64);
+    else if (way != WHOLE) gptvq_shim_limit(f.device, (much * square + piece + orders) * 17 / 16);
     memcpy(expected, map, sizeof map);
     memcpy(got, map, sizeof map);
     divide_on_host(factor, ROWS, weights, takes ? share : 0.0, expected);
     const gptvq_backend *backend = gptvq_cuda_backend(f.cuda);
     if (backend->divide(backend, factor, ROWS, weights, share, got, &err) != GPTVQ_OK)
       fail_msg("%s", err.message);
-    assert_int_equal(f.device->crowded, which >= 2);
+    assert_int_equal(f.device->crowded, way != WHOLE);
+    assert_non_null(f.cuda->factor.u);
+    assert_int_equal(f.cuda->factor.h != NULL, takes && way != NOT_BOTH && way != NO_ROW);
+    if (way == WHOLE) memcpy(whole[takes], got, sizeof got);
+    assert_memory_equal(got, whole[takes], sizeof got);
     memset(bounds, 0, sizeof bounds);
     for (size_t r = 0; r < ROWS; r++) {
       double mean[N] = {0}, half[N] = {0}, out[N] = {0};
@@ -424,6 +437,49 @@ static void mismatches_are_divided(void **state) {
                    (double)got[at], (double)expected[at], bound);
       }
     }
+    close_fixture(&f);
+  }
+  release_input(&in);
+}
+
+/* A map that weights were multiplied by goes where U, rows or a buffer need its room. */
+static void maps_make_room(void **state) {
+  (void)state;
+  enum {
+    ROWS = 37,
+    COLS = 90,
+    SIDE = 96,
+    U = COLS * COLS * sizeof(float),
+    MAP = SIDE * SIDE * sizeof(float)
+  };
+  if (on_test_card()) skip(); /* only the shim's memory can be limited */
+  const layer_case c = {
+      .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 96};
+  layer_input in = make_input(&c);
+  static const size_t beside[] = {SIZE_MAX, U - 1, U + 16, MAP - 1}; /* bytes, beside the map */
+  static float square[SIDE * SIDE], row[SIDE], whole[ROWS * COLS], got[ROWS * COLS];
+  for (int which = 0; which < 4; which++) {
+    gptvq_error err = {.message = ""};
+    gptvq_cuda_linalg *linalg;
+    void *buffer;
+    fixture f = open_fixture();
+    gptvq_cuda_destroy(f.cuda);
+    assert_int_equal(gptvq_cuda_linalg_create(f.device, false, &linalg, &err), GPTVQ_OK);
+    assert_int_equal(gptvq_cuda_create(f.device, linalg, &f.cuda, &err), GPTVQ_OK);
+    const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+    const gptvq_backend *backend = gptvq_cuda_backend(f.cuda);
+    assert_int_equal(l->add_mapped(l, 1, SIDE, 1.0, square, row, &err), GPTVQ_OK);
+    if (which > 0) gptvq_shim_limit(f.device, MAP + beside[which]);
+    memcpy(got, in.w, sizeof got);
+    if (which == 3)
+      assert_int_equal(gptvq_cuda_reserve(f.cuda, GPTVQ_CUDA_ROWS, 1, MAP, &buffer, &err), GPTVQ_OK);
+    else if (backend->divide(backend, in.factor, ROWS, NULL, 0.0, got, &err) != GPTVQ_OK)
+      fail_msg("%d: %s", which, err.message);
+    if (which == 0) memcpy(whole, got, sizeof got);
+    if (which < 3) assert_memory_equal(got, whole, sizeof got);
+    assert_int_equal(f.device->crowded, which > 0);
+    assert_int_equal(gptvq_cuda_linalg_drop_map(linalg), which == 0); /* it is gone already, or not */
+    gptvq_cuda_linalg_destroy(linalg);
     close_fixture(&f);
   }
   release_input(&in);
@@ -483,10 +539,15 @@ static void divisions_are_exact(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(assignments_are_the_cpus),    cmocka_unit_test(codebooks_are_the_cpus),
-      cmocka_unit_test(sweeps_are_the_cpus),         cmocka_unit_test(products_are_the_cpus),
-      cmocka_unit_test(errors_stay_on_the_device),   cmocka_unit_test(mismatches_are_divided),
-      cmocka_unit_test(row_losses_are_exact_enough), cmocka_unit_test(divisions_are_exact),
+      cmocka_unit_test(assignments_are_the_cpus),
+      cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(sweeps_are_the_cpus),
+      cmocka_unit_test(products_are_the_cpus),
+      cmocka_unit_test(errors_stay_on_the_device),
+      cmocka_unit_test(mismatches_are_divided),
+      cmocka_unit_test(row_losses_are_exact_enough),
+      cmocka_unit_test(divisions_are_exact),
+      cmocka_unit_test(maps_make_room),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

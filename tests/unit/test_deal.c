@@ -45,7 +45,7 @@ static gptvq_status solve_on_device(job *j, gptvq_dist *dist, gptvq_arena *arena
   gptvq_device *device;
   gptvq_cuda *cuda = NULL;
   GPTVQ_TRY(open_test_device(&device, &j->err));
-  gptvq_status status = gptvq_cuda_create(device, &cuda, &j->err);
+  gptvq_status status = gptvq_cuda_create(device, NULL, &cuda, &j->err);
   if (status == GPTVQ_OK) status = solve_in_team(j, gptvq_cuda_backend(cuda), dist, arena);
   gptvq_cuda_destroy(cuda);
   device->close(device);

@@ -1,4 +1,4 @@
-/* The shim as a device: memory of the heap, products by OpenBLAS, blocks of a grid on the context's threads.
+/* The shim as a device: memory of the heap, products of the CPU, blocks of a grid on the context's threads.
  */
 #include "cuda/device.h"
 #include "base/half.h"
@@ -10,7 +10,6 @@
 #include "linalg/rows_product.h"
 #include "linalg/solve/cholesky.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,42 +163,51 @@ static gptvq_status launch(gptvq_device *device, gptvq_kernel kernel, const gptv
                                  arguments, err);
 }
 
-/* The CPU's own products: the same tiles, the same bits. */
-static void multiply(const gptvq_device_product *p, const float *a, const float *b) {
-  if (!p->transpose_a && !p->transpose_b && fabsf(p->alpha) == 1.0f &&
-      p->beta == (p->alpha < 0.0f ? 1.0f : 0.0f))
-    gptvq_rows_product(p->alpha < 0.0f, p->m, p->n, p->k, a, p->lda, b, p->ldb, p->c, p->ldc);
-  else
-    (p->transpose_a ? gptvq_gemm_tn
-     : p->transpose_b
-         ? gptvq_gemm_nt
-         : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, a, p->lda, b, p->ldb, p->beta, p->c, p->ldc);
-}
+/* A matrix [rows × cols] of fp32 or bf16 at a stride of ld. */
+typedef struct matrix {
+  size_t rows, cols, ld;
+  bool bf16;
+  const void *values;
+} matrix;
 
-/* A bf16 matrix [rows × cols] at a stride of ld as fp32 at the same one; the caller frees it. */
-static float *widen(size_t rows, size_t cols, size_t ld, const uint16_t *from) {
-  float *to = gptvq_alloc(rows, gptvq_saturated_size(ld, sizeof *to));
-  for (size_t r = 0; to != NULL && r < rows; r++)
-    for (size_t c = 0; c < cols; c++) to[r * ld + c] = gptvq_bf16_to_float(from[r * ld + c]);
+/* It, or its transpose, in fp32 without gaps; the caller frees it. */
+static float *copy_of(const matrix *m, bool transposes) {
+  const float *wide = m->values;
+  const uint16_t *narrow = m->values;
+  float *to = gptvq_alloc(m->rows, gptvq_saturated_size(m->cols, sizeof *to));
+  for (size_t r = 0; to != NULL && r < m->rows; r++)
+    for (size_t c = 0; c < m->cols; c++) {
+      const size_t at = r * m->ld + c;
+      to[transposes ? c * m->rows + r : r * m->cols + c] =
+          m->bf16 ? gptvq_bf16_to_float(narrow[at]) : wide[at];
+    }
   return to;
 }
 
+/* The CPU's own products. Those that are cut into rows, by how much room there is, have the same bits however
+ * they are cut. */
 static gptvq_status product(gptvq_device *device, const gptvq_device_product *p, gptvq_error *err) {
   (void)device;
-  if (p->precision != GPTVQ_PRODUCT_BF16) {
-    multiply(p, p->a, p->b);
-    return GPTVQ_OK;
-  }
-  const size_t a_rows = p->transpose_a ? p->k : p->m, b_rows = p->transpose_b ? p->n : p->k;
-  float *a = widen(a_rows, p->transpose_a ? p->m : p->k, p->lda, p->a);
-  float *b = widen(b_rows, p->transpose_b ? p->k : p->n, p->ldb, p->b);
+  const bool bf16 = p->precision == GPTVQ_PRODUCT_BF16, subtracts = p->alpha == -1.0f && p->beta == 1.0f,
+             by_rows = !p->transpose_a && (subtracts || (p->alpha == 1.0f && p->beta == 0.0f)),
+             transposes = p->transpose_b && by_rows;
+  const matrix x = {p->transpose_a ? p->k : p->m, p->transpose_a ? p->m : p->k, p->lda, bf16, p->a},
+               y = {p->transpose_b ? p->n : p->k, p->transpose_b ? p->k : p->n, p->ldb, bf16, p->b};
+  float *own_a = bf16 ? copy_of(&x, false) : NULL,
+        *own_b = bf16 || transposes ? copy_of(&y, transposes) : NULL;
+  const float *a = bf16 ? own_a : p->a, *b = bf16 || transposes ? own_b : p->b;
+  const size_t lda = bf16 ? x.cols : p->lda, ldb = transposes ? y.rows : bf16 ? y.cols : p->ldb;
   const bool fine = a != NULL && b != NULL;
-  if (fine) multiply(p, a, b);
-  free(a);
-  free(b);
+  if (fine && by_rows) gptvq_rows_product(subtracts, p->m, p->n, p->k, a, lda, b, ldb, p->c, p->ldc);
+  else if (fine)
+    (p->transpose_a   ? gptvq_gemm_tn
+     : p->transpose_b ? gptvq_gemm_nt
+                      : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, a, lda, b, ldb, p->beta, p->c, p->ldc);
+  free(own_a);
+  free(own_b);
   return fine ? GPTVQ_OK
               : gptvq_fail_memory(err, "a product on the shim",
-                                  (a_rows * p->lda + b_rows * p->ldb) * sizeof *a);
+                                  (x.rows * x.cols + y.rows * y.cols) * sizeof *a);
 }
 
 static gptvq_status inverse_factor(gptvq_device *device, size_t n, double *a, bool *done, gptvq_error *err) {

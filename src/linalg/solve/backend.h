@@ -47,10 +47,10 @@ struct gptvq_linalg {
                            gptvq_error *err);
   gptvq_status (*cross_change)(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
                                size_t ldx, double *sums, gptvq_error *err);
-  /* w[rows × n] += alpha · w map for map[n × n], of which the backend may keep a copy. *done false: it lacks
-   * the memory, and w is as it was. NULL: the host does it. */
+  /* w[rows × n] += alpha · (w map) for map[n × n], of which the backend may keep a copy. NULL: whoever asks
+   * does it himself. */
   gptvq_status (*add_mapped)(const gptvq_linalg *linalg, size_t rows, size_t n, double alpha,
-                             const float *map, float *w, bool *done, gptvq_error *err);
+                             const float *map, float *w, gptvq_error *err);
   void *context; /* the backend's own */
 };
 
