@@ -133,9 +133,9 @@ gptvq_status gptvq_cuda_divide(const gptvq_backend *backend, const gptvq_factor 
   if (subtracts && !both) { /* no room for U and a row beside H */
     gptvq_cuda_drop(cuda, &cuda->factor.u);
     status = work_on_all(&d, rows, true, false, err);
+    gptvq_cuda_drop(cuda, &cuda->factor.h);
   }
   if (status == GPTVQ_OK) status = gptvq_cuda_triangle(cuda, factor, err);
-  if (!both && !gptvq_cuda_fits(cuda, least)) gptvq_cuda_drop(cuda, &cuda->factor.h);
   if (status == GPTVQ_OK) status = work_on_all(&d, rows, both, true, err);
   release(cuda);
   return status;

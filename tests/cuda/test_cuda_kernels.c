@@ -442,7 +442,7 @@ static void mismatches_are_divided(void **state) {
   release_input(&in);
 }
 
-/* A map that weights were multiplied by goes where U, rows or a buffer need its room. */
+/* A map that weights were multiplied by goes where U, orders, a buffer or pieces of rows need its room. */
 static void maps_make_room(void **state) {
   (void)state;
   enum {
@@ -456,9 +456,9 @@ static void maps_make_room(void **state) {
   const layer_case c = {
       .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 96};
   layer_input in = make_input(&c);
-  static const size_t beside[] = {SIZE_MAX, U - 1, U + 16, MAP - 1}; /* bytes, beside the map */
+  static const size_t beside[] = {SIZE_MAX, U - 1, U + 16, MAP - 1, 0}; /* bytes, beside the map */
   static float square[SIDE * SIDE], row[SIDE], whole[ROWS * COLS], got[ROWS * COLS];
-  for (int which = 0; which < 4; which++) {
+  for (int which = 0; which < 5; which++) {
     gptvq_error err = {.message = ""};
     gptvq_cuda_linalg *linalg;
     void *buffer;
@@ -473,6 +473,7 @@ static void maps_make_room(void **state) {
     memcpy(got, in.w, sizeof got);
     if (which == 3)
       assert_int_equal(gptvq_cuda_reserve(f.cuda, GPTVQ_CUDA_ROWS, 1, MAP, &buffer, &err), GPTVQ_OK);
+    else if (which == 4) assert_int_equal(gptvq_cuda_piece(f.cuda, 2, 1, MAP / 4, 0), 2);
     else if (backend->divide(backend, in.factor, ROWS, NULL, 0.0, got, &err) != GPTVQ_OK)
       fail_msg("%d: %s", which, err.message);
     if (which == 0) memcpy(whole, got, sizeof got);
