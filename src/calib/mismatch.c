@@ -192,7 +192,7 @@ static void give_rows(void *context, size_t begin, size_t end, size_t thread) {
   for (size_t r = begin; r < end; r++)
     for (size_t c = 0; c < f->padded; c++)
       if (f->order[c] < f->cols)
-        s->rows[r * f->cols + f->order[c]] = s->reordered[r * f->padded + c] * (float)f->scale;
+        s->rows[r * f->cols + f->order[c]] = (float)((double)s->reordered[r * f->padded + c] * f->scale);
 }
 
 size_t gptvq_mismatch_divide_bytes(size_t padded, size_t rows) {

@@ -61,8 +61,9 @@ gptvq_status gptvq_mismatch_gather(gptvq_mismatch *mismatch, gptvq_dist *dist, g
 /* No more tokens. */
 gptvq_status gptvq_mismatch_end(gptvq_mismatch *mismatch, gptvq_error *err);
 /* After _end. factored: mean x xᵀ over the same tokens, with λ. weights[rows × cols]: the layer's, with rows
- * only. What remains of α W (A + H) + β D without α W H is little: fp32 holds what the sums, of products in
- * that precision, know of it. Without a factor, or tokens, maps are zero, and the layer stays as it is. */
+ * only. What remains of α W (A + H) + β D without α W H is little; taken in fp32, as far as sums of bf16
+ * products know it (docs/METHOD.md has a figure). Without a factor, or tokens, maps are zero, and the layer
+ * stays as it is. */
 gptvq_status gptvq_mismatch_divide(gptvq_mismatch *mismatch, const gptvq_factored *factored,
                                    const float *weights, const char *name, gptvq_error *err);
 /* weights[rows × cols] += α W A (H + λ)⁻¹ + β D (H + λ)⁻¹ (the latter only where the layer writes to the

@@ -22,13 +22,12 @@ typedef struct gptvq_guide {
   double loss;     /* mean −log p(next token), nats */
 } gptvq_guide;
 
-/* Windows of at least 2 tokens; products in the model's precision (`compute`).
- * weights are tempered: (mean square)^power before they are
- * normalised; power 0: all 1. Memory: the block inputs of as many windows as fit into `budget` bytes (at
- * least one), the fp32 weights of one block and of the head.
- * dist: whose members deal out the windows, with one result for all; NULL: alone.
- * GPTVQ_ERROR_NUMERIC: the loss is not finite. The caller releases *out. Progress is reported as ("quantize",
- * item, done, total) after each window. */
+/* Windows of at least 2 tokens; products in the model's precision (`compute`). weights are tempered: (mean
+ * square)^power before they are normalised; power 0: all 1. Memory: the block inputs of as many windows as
+ * fit into `budget` bytes (at least one), the fp32 weights of one block, and the head as its products take
+ * it. dist: whose members deal out the windows, with one result for all; NULL: alone. GPTVQ_ERROR_NUMERIC:
+ * the loss is not finite. The caller releases *out. Progress is reported as ("quantize", item, done, total)
+ * after each window. */
 gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_windows *windows, double power,
                                 size_t budget, gptvq_dist *dist, const gptvq_standing *standing,
                                 gptvq_guide *out, gptvq_error *err);

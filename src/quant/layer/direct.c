@@ -74,11 +74,11 @@ static direct direct_of(const gptvq_vq *q) {
   d.floats = gptvq_system_floats(q);
   size_t one = gptvq_saturated_size(d.floats, sizeof *d.matrices);
   d.batch = gptvq_min_size(q->stripes, gptvq_max_size(1, gptvq_min_size(MOST_STRIPES, matrices_bytes / one)));
-  gptvq_arena tile = {0}, stripe = {0};
+  gptvq_arena tile = {0}, stripe = {0}, follow = {0};
   take_tile(&tile, &d, &(tile_scratch){0});
   take_stripe(&stripe, &d, &(stripe_scratch){0});
-  d.thread_bytes =
-      gptvq_max_size(gptvq_max_size(tile.peak, stripe.peak), gptvq_follow_floats(q) * sizeof(float));
+  (void)gptvq_arena_take(&follow, gptvq_follow_floats(q), sizeof(float));
+  d.thread_bytes = gptvq_max_size(gptvq_max_size(tile.peak, stripe.peak), follow.peak);
   return d;
 }
 

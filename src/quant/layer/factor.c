@@ -368,6 +368,8 @@ static gptvq_status create(const gptvq_solver *solver, const char *name, size_t 
   }
   f->scale = 1.0 / mean;
   job j = {.f = f, .hessian = hessian, .scale = f->scale, .damping = o->damping};
+  if (o->mismatch > 0.0 || o->mismatch_stream > 0.0) /* which is divided by it, too */
+    j.damping = fmax(j.damping, TINY);
   GPTVQ_TRY_GOTO(gptvq_arena_create(&f->arena, arrays_bytes(*f), "the Hessian of a layer", err));
   take_arrays(&f->arena, f);
   GPTVQ_TRY_GOTO(gptvq_arena_check(&f->arena, "the Hessian of a layer", err));

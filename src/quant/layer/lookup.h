@@ -22,10 +22,6 @@ GPTVQ_MULTI_DECLARE(void, gptvq_em_assign, unsigned dim, size_t rows, size_t lan
  * multiple of 16, entries from k on infinite. */
 GPTVQ_MULTI_DECLARE(size_t, gptvq_nearest, unsigned dim, size_t padded, const float *table, const float *x);
 
-/* out[m] = Σ_j (x_j − table[j][m])² for m < padded */
-GPTVQ_MULTI_DECLARE(void, gptvq_distances, unsigned dim, size_t padded, const float *table, const float *x,
-                    float *out);
-
 /* to[i] = from[i] − Σ_j e[j] · u[j · stride + i] for i < n; from = to is allowed */
 GPTVQ_MULTI_DECLARE(void, gptvq_feedback, unsigned dim, size_t n, const float *e, const float *u,
                     size_t stride, const float *from, float *to);

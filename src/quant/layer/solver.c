@@ -389,11 +389,19 @@ static gptvq_status rounds(gptvq_vq *q, gptvq_error *err) {
   }
 }
 
-/* Are the codebooks updated again and again by systems that the CPU forms? (A device leaves the room for them
- * untouched: what is planned for is the same.) */
+/* Are the codebooks updated again and again by systems that the CPU forms? (Plans of memory have no backend,
+ * and leave room for them in any case.) */
 static bool keeps_systems(const gptvq_vq *q, bool factored) {
   return q->options->codebook_update && q->options->reassign_rounds > 0 && q->step_bits == 0 && !factored &&
-         gptvq_vq_is_direct(q);
+         (q->backend == NULL || q->backend->update == gptvq_vq_update) && gptvq_vq_is_direct(q);
+}
+
+double gptvq_solve_kept_share(const gptvq_solver *solver, const gptvq_packed_shape *shape) {
+  gptvq_arena counting = {0};
+  gptvq_vq q = gptvq_vq_of(solver, "", shape, NULL, true);
+  if (!keeps_systems(&q, shape->svd_rank > 0)) return 1.0;
+  gptvq_vq_keep_systems(&counting, &q, GPTVQ_KEPT_BYTES);
+  return (double)q.kept.count / (double)gptvq_ceil_div(shape->rows, shape->group_rows);
 }
 
 static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {

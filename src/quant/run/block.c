@@ -304,12 +304,13 @@ static gptvq_status divide_mismatch(block_work *work, input *in, const gptvq_fac
 }
 
 /* The sums of the input's Hessian and mismatch become *factor and maps. */
-static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor, gptvq_error *err) {
+static gptvq_status factorise(block_work *work, input *in, const char *name, gptvq_factor **factor,
+                              gptvq_error *err) {
   const gptvq_solver *solver = &work->pipeline->solver;
   const gptvq_linear *linear = first_reader(work, in);
   double cube = (double)linear->cols * (double)linear->cols * (double)linear->cols;
   gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_HESSIAN);
-  GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
+  GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, name, err));
   if (in->mismatch.cols > 0) {
     (void)gptvq_stage_enter(solver->stages, GPTVQ_STAGE_MISMATCH);
     GPTVQ_TRY(gptvq_mismatch_end(&in->mismatch, err));
@@ -318,7 +319,7 @@ static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor
   gptvq_stage_count(solver->stages, GPTVQ_IN_DOUBLE, 2.0 / 3.0 * cube);
   double *hessian = in->hessian.values;
   in->hessian.values = NULL; /* the factor's memory from now on */
-  GPTVQ_TRY(gptvq_factor_create_over(solver, linear->name, linear->cols, hessian, factor, err));
+  GPTVQ_TRY(gptvq_factor_create_over(solver, name, linear->cols, hessian, factor, err));
   (void)gptvq_stage_enter(solver->stages, before);
   return in->mismatch.cols > 0 ? divide_mismatch(work, in, *factor, err) : GPTVQ_OK;
 }
@@ -364,7 +365,7 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
     else if (tokens < linear->cols && !is_expert(work, in))
       gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "only %zu calibration tokens for the %zu input columns of %s", tokens, linear->cols, names);
-    if (tokens > 0) GPTVQ_TRY_GOTO(factorise(work, in, &factor, err));
+    if (tokens > 0) GPTVQ_TRY_GOTO(factorise(work, in, linear->name, &factor, err));
     gptvq_hessian_release(&in->hessian);
   }
   const bool routed = gptvq_block_routes(work->original) && in->kind == GPTVQ_INPUT_GATE_UP;
@@ -434,7 +435,9 @@ static gptvq_status collect_router(block_work *work, gptvq_error *err) {
   GPTVQ_TRY(gptvq_hessian_init(&in->hessian, p->solver.backend->linalg, linear->cols, linear->name, err));
   GPTVQ_TRY(collect_inputs(work, work->input_count, work->input_count + 1, false, err));
   gptvq_factor *factor = NULL;
-  gptvq_status status = factorise(work, in, &factor, err);
+  char name[64];
+  (void)snprintf(name, sizeof name, "what the experts of block %zu read", work->original->index);
+  gptvq_status status = factorise(work, in, name, &factor, err);
   gptvq_factor_destroy(factor);
   gptvq_hessian_release(&in->hessian);
   return status;

@@ -97,11 +97,12 @@ static INLINE void greedy(size_t d, const gptvq_batch *a, gptvq_batch_row *r) {
       load_block(a, r->w, column, now);
       if (a->feedback != NULL) feed(d, column, r->error, panel(a, column / BLOCK), now, now);
     }
-    float x[4], *e = r->error + column;
+    float x[4];
     transform(d, a->lookup + b * d * d, now + at, r->scale[b], x);
     const size_t m = GPTVQ_MULTI(gptvq_nearest)(a->dim, a->padded, a->table + b * d * a->padded, x);
     r->index[b] = (uint16_t)m;
     if (a->feedback == NULL) continue;
+    float *e = r->error + column;
     scaled_error(d, a->metric + b * d * d, now + at, a->book + m * d, r->scale[b], e);
     double squared = 0.0;
     for (size_t j = 0; j < d; j++) squared += (double)e[j] * (double)e[j];
@@ -372,6 +373,21 @@ static INLINE float limit_of(const gptvq_batch *a, const survivors *s) {
   return limit < FLT_MAX ? limit : FLT_MAX;
 }
 
+/* Where fp32 does not hold the values: the best way on, in double, or the first, with an infinite loss. */
+static size_t choose_one(const gptvq_batch *a, const survivors *s, double squared, unsigned shift,
+                         ways *best) {
+  double least = INFINITY;
+  best->at[0] = 0;
+  for (uint32_t at = 0; at < s->count * a->padded; at++) {
+    const double loss = s->loss[at >> shift] + squared * (double)s->distance[at];
+    if (!(loss < least)) continue;
+    least = loss;
+    best->at[0] = at;
+  }
+  best->loss[0] = bits_of(least);
+  return 1;
+}
+
 /* The best ways on, of those that are not beyond the limit */
 static INLINE size_t choose(const gptvq_batch *a, const survivors *s, float limit, float scale,
                             unsigned shift, ways *best) {
@@ -392,11 +408,7 @@ static INLINE size_t choose(const gptvq_batch *a, const survivors *s, float limi
       n = sorted = width;
       worst = all.loss[n - 1];
     }
-  if (n == 0) { /* of NaN and infinities */
-    best->loss[0] = 0;
-    best->at[0] = 0;
-    return 1;
-  }
+  if (n == 0 || squared < (double)FLT_MIN) return choose_one(a, s, squared, shift, best);
   if (n == 4 && sorted == 0) {
     sort_four(&all, best);
   } else {

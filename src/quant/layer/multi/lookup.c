@@ -100,16 +100,6 @@ size_t GPTVQ_MULTI(gptvq_nearest)(unsigned dim, size_t padded, const float *tabl
                     : nearest_4(padded, table, x);
 }
 
-void GPTVQ_MULTI(gptvq_distances)(unsigned dim, size_t padded, const float *table, const float *x,
-                                  float *restrict out) {
-  for (size_t m = 0; m < padded; m++) out[m] = (x[0] - table[m]) * (x[0] - table[m]);
-  for (size_t j = 1; j < dim; j++)
-    for (size_t m = 0; m < padded; m++) {
-      float delta = x[j] - table[j * padded + m];
-      out[m] += delta * delta;
-    }
-}
-
 /* from and to may be the same array, never overlap otherwise: strips through a register */
 void GPTVQ_MULTI(gptvq_feedback)(unsigned dim, size_t n, const float *e, const float *u, size_t stride,
                                  const float *from, float *to) {
