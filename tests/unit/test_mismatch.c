@@ -77,6 +77,7 @@ static gptvq_factor *factorise(double damping) {
   o.code = GPTVQ_CODE_VQ;
   o.dim = 2;
   o.damping = damping;
+  o.mismatch = 1.0; /* then there is some damping in any case */
   assert_int_equal(gptvq_resolve(&o, &resolved, &err), GPTVQ_OK);
   const gptvq_solver solver = {&resolved, &gptvq_cpu_backend, NULL, NULL, NULL};
   assert_int_equal(gptvq_factor_create(&solver, "layer", COLS, f.h, &factor, &err), GPTVQ_OK);
