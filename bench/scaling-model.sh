@@ -6,17 +6,16 @@
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 awk -v cores="${1:-32}" -v big="${2:-256}" -v csv="${3:-$here/bench/scaling.csv}" '
-# What a core does (EPYC Zen 5, docs/METHOD.md, "Time": the block of the shape of Llama-2-7B, cross that of SmolLM2-135M): products in bf16, in fp32, factorisations in double, the
+# What a core does (EPYC Zen 4, docs/METHOD.md, "Time": the block of the shape of Llama-2-7B): products in bf16, in fp32, factorisations in double, the
 # additions of the codebook update, all a second; and seconds of what is serial for each weight: k-means, loop and re-assignment, by rows; decoding and
-# packing, which each rank does. fp32 is such that the runs below fit, which are of a program before this one; additions are those of the codebook update of four
-# blocks of SmolLM2-135M (docs/SCALING.md).
+# packing, which each rank does.
 function speeds() {
-  forward = 310e9; gram = 259e9; cross = 211e9; fp32 = 100e9; double = 45e9; additions = 12e9
-  by_rows = 0.82e-6; by_each = 0.04e-6
+  forward = 165e9; gram = 200e9; cross = 187e9; fp32 = 95e9; double = 34e9; additions = 13.7e9
+  by_rows = 0.44e-6; by_each = 0.04e-6
   memory = 200e9 # bytes a machine reads a second while the model writes
 }
 # c: columns of an input, m: rows of all its linears, stream: the layer writes to the residual stream
-function input(c, m, stream,   height, values, steps) {
+function input(c, m, stream,   height, values, kept, formed) {
   height = stream ? m : c
   linears += m * c
   sums += c * (c + 1) / 2 + height * c
@@ -24,10 +23,11 @@ function input(c, m, stream,   height, values, steps) {
   shared["mismatch"] += tokens * 2 * height * c / cross
   alone["mismatch"] += 2 * (height + m) * c * c / fp32 # divided by H; W H, or the map applied
   alone["factorisation"] += 2 / 3 * c ^ 3 / double
-  # four updates, of 16 pairs for each 256 columns of 4 rows: one product, systems formed, and solved in some 25 steps,
-  # which read those of more than 1,024 values from memory and take four times as long (src/quant/layer/direct.c)
-  values = c / 8; steps = values > 1024 ? 100 : 25
-  shared["update"] += 2 * m * c * c / fp32 + 4 * m * (c * c / 2 + c * values / 2) / additions + 4 * m / 4 * steps * values ^ 2 / additions
+  # four updates, of 16 pairs for each 256 columns of 4 rows: one product, systems formed once, or each time where they are not kept, and solved in some
+  # 25 steps (src/quant/layer/direct.c, kept.c: 1 GiB of them; three times what moved takes 0.7 times as long as forming)
+  values = c / 8; kept = 2 ^ 30 / (m / 4 * 2 * values ^ 2 * (1 + 256 / c)); if (kept > 1) kept = 1
+  formed = 1 + 0.7 * kept + 3 * (1 - kept)
+  shared["update"] += 2 * m * c * c / fp32 + formed * m * (c * c / 2 + c * values / 2) / additions + 4 * m / 4 * 25 * values ^ 2 / additions
   # a product for feedback (half of one), three for re-assignment, whose six sweeps then follow the 2 % of sub-vectors that move; half of one twice for the error
   shared["others"] += (1 + 6 + 2) * m * c * c / fp32 + 6 * 0.02 * m * c * c / additions + by_rows * m * c
   alone["others"] += by_each * m * c
@@ -43,7 +43,7 @@ function block(h, heads, kv, inter, length_, windows_) {
   shared["forward"] = tokens * 2 * (2 * linears + 2 * (length_ + 1) * heads) / forward # both streams
   # the first block sees what the original sees: no mismatch of q, k and v; nobody looks at what the last down_proj makes
   end_shared = tokens * 2 * h * h / cross + tokens * 2 * 2 * inter * h / forward
-  end_alone = (2 / 3 * h ^ 3) / double + (2 * h ^ 3 + 2 * (heads + 2 * kv) * h * h) / fp32
+  end_alone = (2 * h ^ 3 + 2 * (heads + 2 * kv) * h * h) / fp32
   all_shared = all_alone = 0
   for (s in shared) all_shared += shared[s]
   for (s in alone) all_alone += alone[s]
@@ -73,7 +73,7 @@ function check(what, predicted, measured) { printf "| %s | %.2f | %.2f | %+.0f %
 BEGIN {
   speeds()
   FS = ","
-  print "| | model | measured, program before | |\n| --- | --- | --- | --- |"
+  print "| | model | measured | |\n| --- | --- | --- | --- |"
   while ((getline < csv) > 0) if ($1 == "smollm2-135m-4" && $4 == 1) { time[$3] = $5; sent[$3] = $9 }
   block(576, 576, 192, 1536, 1024, 64)
   one = 4 * (all_shared + all_alone) - end_shared - end_alone; two = 4 * (all_shared / 2 + all_alone) - end_shared / 2 - end_alone
@@ -84,7 +84,7 @@ BEGIN {
     check("MB sent for a block by both", 2 * received(2) / 1e6, sent[2] / 1e6)
   }
   block(4096, 4096, 4096, 11008, 1024, 32)
-  check("a block of Llama-2-7B, 32 windows of 1,024 tokens, 1 rank, the program before on an EPYC Zen 5: all but the codebook update", all_shared + all_alone - end_shared - end_alone - shared["update"], 552)
+  check("a block of Llama-2-7B, 32 windows of 1,024 tokens, 1 rank", all_shared + all_alone - end_shared - end_alone, 661)
   print "\n| model | machines | hours of work | GB to each, a block | hours, 10 Gbit/s | hours, 100 Gbit/s |"
   print "| --- | --- | --- | --- | --- | --- |"
   model("70B", 80, 8192, 28672, 1024)

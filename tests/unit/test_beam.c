@@ -7,7 +7,7 @@
 #include "quant/options/options.h"
 #include "solver_fixture.h"
 
-enum { K = 256, ROWS = 3 };
+enum { K = 256, ROWS = GPTVQ_BATCH_ROWS };
 typedef void assign_fn(const gptvq_batch *, size_t, gptvq_batch_row *);
 
 typedef struct level {
@@ -134,32 +134,57 @@ static void definition(const problem *p, size_t row, partial *out) {
   *out = now[0];
 }
 
-static void check(problem *p) {
-  const size_t columns = p->batch.blocks * p->batch.dim, blocks = p->batch.blocks, padded = p->batch.padded;
-  p->batch.table = gptvq_alloc(gptvq_batch_table_floats(p->batch.dim, padded), sizeof(float));
+static void begin(problem *p) {
+  p->batch.table = gptvq_alloc(gptvq_batch_table_floats(p->batch.dim, p->batch.padded), sizeof(float));
   GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&p->batch);
+}
+
+typedef struct results {
+  gptvq_batch_row rows[ROWS];
+  uint16_t index[ROWS][GPTVQ_BATCH];
+  float error[ROWS][GPTVQ_BATCH];
+} results;
+
+/* Assigns `count` rows. Without feedback every other row has no room for errors, which nobody asks for. */
+static void assign_rows(problem *p, const level *l, size_t count, results *out) {
+  p->batch.scratch = gptvq_alloc(1, l->scratch(p->batch.padded, p->batch.width));
+  for (size_t r = 0; r < ROWS; r++) {
+    for (size_t c = 0; c < GPTVQ_BATCH; c++) out->error[r][c] = -7.0f;
+    out->rows[r] = (gptvq_batch_row){.w = p->w[r],
+                                     .scale = p->scale[r],
+                                     .index = out->index[r],
+                                     .error = p->batch.feedback == NULL && r % 2 == 0 ? NULL : out->error[r]};
+  }
+  l->assign(&p->batch, count, out->rows);
+  free(p->batch.scratch);
+}
+
+static void compare(const problem *p, size_t row, const partial *want, const results *found) {
+  const size_t columns = p->batch.blocks * p->batch.dim;
+  const float *error = found->error[row];
+  assert_memory_equal(found->index[row], want->index, p->batch.blocks * sizeof *want->index);
+  if (p->batch.feedback == NULL) {
+    for (size_t c = 0; c < GPTVQ_BATCH; c++) assert_true(error[c] == -7.0f);
+    return;
+  }
+  assert_memory_equal(error, want->error, columns * sizeof *error);
+  double squares = 0.0;
+  for (size_t c = 0; c < columns; c++) squares += (double)error[c] * (double)error[c];
+  if (p->batch.width > 1) assert_memory_equal(&found->rows[row].loss, &want->loss, sizeof want->loss);
+  else assert_true(fabs(found->rows[row].loss - squares) <= 256.0 * 0x1p-53 * squares);
+}
+
+static void check(problem *p) {
+  static partial want[ROWS];
+  for (size_t r = 0; r < ROWS; r++) definition(p, r, want + r);
+  begin(p);
   for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-    const level *l = levels + i;
-    if ((gptvq_cpu() & l->needs) != l->needs) continue;
-    p->batch.scratch = gptvq_alloc(1, l->scratch(padded, p->batch.width));
-    gptvq_batch_row rows[ROWS];
-    uint16_t index[ROWS][GPTVQ_BATCH];
-    float error[ROWS][GPTVQ_BATCH];
-    for (size_t r = 0; r < ROWS; r++)
-      rows[r] = (gptvq_batch_row){.w = p->w[r], .scale = p->scale[r], .index = index[r], .error = error[r]};
-    l->assign(&p->batch, ROWS, rows);
-    for (size_t r = 0; r < ROWS; r++) {
-      partial want;
-      definition(p, r, &want);
-      assert_memory_equal(index[r], want.index, blocks * sizeof *want.index);
-      if (p->batch.feedback == NULL) continue;
-      assert_memory_equal(error[r], want.error, columns * sizeof *want.error);
-      double squares = 0.0;
-      for (size_t c = 0; c < columns; c++) squares += (double)want.error[c] * (double)want.error[c];
-      if (p->batch.width > 1) assert_memory_equal(&rows[r].loss, &want.loss, sizeof want.loss);
-      else assert_true(fabs(rows[r].loss - squares) <= 256.0 * 0x1p-53 * squares);
+    if ((gptvq_cpu() & levels[i].needs) != levels[i].needs) continue;
+    for (size_t count = 1; count <= ROWS; count++) {
+      results found;
+      assign_rows(p, levels + i, count, &found);
+      for (size_t r = 0; r < count; r++) compare(p, r, want + r, &found);
     }
-    free(p->batch.scratch);
   }
   free(p->batch.table);
 }
@@ -204,25 +229,57 @@ static void infinite_weights_do_no_harm(void **state) {
   make(2, 8, 128, 4, false, 1, &p);
   for (size_t c = 10; c < 128; c += 7) p.w[0][c] = c % 2 ? INFINITY : -3e38f;
   p.w[1][20] = NAN;
-  p.batch.table = gptvq_alloc(gptvq_batch_table_floats(2, 16), sizeof(float));
-  GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&p.batch);
+  begin(&p);
   for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
     if ((gptvq_cpu() & levels[i].needs) != levels[i].needs) continue;
-    p.batch.scratch = gptvq_alloc(1, levels[i].scratch(16, 4));
-    uint16_t index[2][64];
-    float error[2][128];
-    gptvq_batch_row rows[2] = {{p.w[0], p.scale[0], index[0], error[0], 0.0},
-                               {p.w[1], p.scale[1], index[1], error[1], 0.0}};
-    levels[i].assign(&p.batch, 2, rows);
-    for (size_t b = 0; b < 64; b++) assert_true(index[0][b] < 8 && index[1][b] < 8);
-    free(p.batch.scratch);
+    results found;
+    assign_rows(&p, levels + i, 2, &found);
+    for (size_t b = 0; b < 64; b++) assert_true(found.index[0][b] < 8 && found.index[1][b] < 8);
   }
   free(p.batch.table);
+}
+
+/* A scale so small that the squared distances of a sub-vector overflow (and that its own square is 0, which
+ * makes NaN of them): its errors count as any others' all the same, and the other rows are as they were.
+ * Numbers are such that nothing else is rounded, as no feedback reaches what comes after. */
+static void a_step_beyond_all_numbers_costs_its_errors(void **state) {
+  (void)state;
+  static problem p;
+  static const size_t widths[] = {1, 2, 4, 5, 9}, places[] = {0, 5, 7, 8, 15};
+  static partial want[ROWS];
+  for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+    for (size_t j = 0; j < sizeof places / sizeof *places; j++) {
+      make(2, 16, 32, widths[i], true, 1 + j, &p);
+      memset(p.feedback, 0, sizeof p.feedback);
+      memset(p.u, 0, sizeof p.u);
+      const size_t tiny = j % ROWS, at = 2 * places[j];
+      p.scale[tiny][places[j]] = (i + j) % 2 ? 0x1p-70f : 0x1p-100f;
+      p.w[tiny][at] = 1.5f;
+      for (size_t r = 0; r < ROWS; r++) definition(&p, r, want + r);
+      begin(&p);
+      for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
+        if ((gptvq_cpu() & levels[l].needs) != levels[l].needs) continue;
+        results found;
+        assign_rows(&p, levels + l, ROWS, &found);
+        const float *error = found.error[tiny];
+        const double loss = found.rows[tiny].loss;
+        double squares = 0.0;
+        for (size_t c = 0; c < 32; c++) squares += (double)error[c] * (double)error[c];
+        assert_true(error[at] * error[at] >= 2.25f); /* of the weight: its diagonal of T is 1 */
+        if (isfinite(loss) && !(loss >= squares))
+          fail_msg("width %zu, sub-vector %zu: a loss of %g with squared errors of %g", widths[i], places[j],
+                   loss, squares);
+        for (size_t r = 0; r < ROWS; r++)
+          if (r != tiny) compare(&p, r, want + r, &found);
+      }
+      free(p.batch.table);
+    }
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(beam_is_its_definition),
                                      cmocka_unit_test(greedy_is_its_definition),
-                                     cmocka_unit_test(infinite_weights_do_no_harm)};
+                                     cmocka_unit_test(infinite_weights_do_no_harm),
+                                     cmocka_unit_test(a_step_beyond_all_numbers_costs_its_errors)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -396,14 +396,6 @@ static bool keeps_systems(const gptvq_vq *q, bool factored) {
          (q->backend == NULL || q->backend->update == gptvq_vq_update) && gptvq_vq_is_direct(q);
 }
 
-double gptvq_solve_kept_share(const gptvq_solver *solver, const gptvq_packed_shape *shape) {
-  gptvq_arena counting = {0};
-  gptvq_vq q = gptvq_vq_of(solver, "", shape, NULL, true);
-  if (!keeps_systems(&q, shape->svd_rank > 0)) return 1.0;
-  gptvq_vq_keep_systems(&counting, &q, GPTVQ_KEPT_BYTES);
-  return (double)q.kept.count / (double)gptvq_ceil_div(shape->rows, shape->group_rows);
-}
-
 static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   const size_t mark = q->arena->used;
   if (keeps_systems(q, q->rank > 0)) gptvq_vq_keep_systems(q->arena, q, GPTVQ_KEPT_BYTES);

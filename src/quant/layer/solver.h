@@ -64,9 +64,6 @@ gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *
  * result's storage. */
 size_t gptvq_solve_bytes(const gptvq_solver *solver, const gptvq_packed_shape *shape, bool with_factor);
 size_t gptvq_packed_bytes(const gptvq_packed_shape *shape);
-/* Share of the layer whose systems of the codebook update are kept between rounds (docs/METHOD.md); 1 where
- * none are formed. */
-double gptvq_solve_kept_share(const gptvq_solver *solver, const gptvq_packed_shape *shape);
 
 /* The shape that the options give a rows × cols layer (narrow and short layers included): exact size before
  * any work. */

@@ -26,7 +26,6 @@ typedef struct speeds {
   double forward, gram, cross, product, plain, factor;
   double few, read; /* while the model writes: products of as many tokens as it writes texts */
   gptvq_stage_sum solving[GPTVQ_STAGES], trying[GPTVQ_STAGES];
-  const gptvq_backend *backend;
 } speeds;
 
 typedef struct samples {
@@ -348,14 +347,11 @@ static void add_end(const gptvq_model *model, const gptvq_resolved *options, con
   sums[GPTVQ_STAGE_JUDGE].seconds += logit_seconds(model, 2.0 * (double)judged * length, machine);
 }
 
-/* The codebook update of a layer whose systems are not kept, as the sample layer's are, takes so many times
- * as long. */
-static const double FORMED_ANEW = 2.0;
-
 /* Work that grows with rows × columns, and products, which grow with rows × columns². What the tables of a
  * trellis are made from is some rows of a layer, whatever its height. The codebook update is all of the
- * second kind. kept: share of the layer whose systems are; solving: of the sample layer. */
-static void add_solving(const gptvq_resolved *options, double rows, double cols, double kept,
+ * second kind (in the sample layer more moves than in a wide one, so that its systems are formed anew, which
+ * is what a wide layer does whose systems are not all kept). solving: of the sample layer. */
+static void add_solving(const gptvq_resolved *options, double rows, double cols,
                         const gptvq_stage_sum *solving, const speeds *machine,
                         gptvq_stage_sum *out[GPTVQ_STAGES]) {
   static const gptvq_stage parts[] = {GPTVQ_STAGE_KMEANS, GPTVQ_STAGE_LOOP, GPTVQ_STAGE_UPDATE,
@@ -368,8 +364,7 @@ static void add_solving(const gptvq_resolved *options, double rows, double cols,
                  products = parts[i] == GPTVQ_STAGE_UPDATE
                                 ? sample->seconds
                                 : fmin(sample->seconds, sample->flop / machine->product);
-    const double anew = parts[i] == GPTVQ_STAGE_UPDATE ? kept + FORMED_ANEW * (1.0 - kept) : 1.0;
-    out[parts[i]]->seconds += anew * products * volume + (sample->seconds - products) * area;
+    out[parts[i]]->seconds += products * volume + (sample->seconds - products) * area;
     out[parts[i]]->flop += sample->flop * volume;
   }
 }
@@ -378,13 +373,7 @@ static void add_layer(const gptvq_resolved *options, const gptvq_linear *linear,
                       gptvq_stage_sum *sums) {
   gptvq_stage_sum *out[GPTVQ_STAGES];
   for (size_t i = 0; i < GPTVQ_STAGES; i++) out[i] = &sums[i];
-  gptvq_packed_shape shape;
-  const gptvq_solver solver = {.options = options, .backend = machine->backend};
-  double kept = 1.0;
-  if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) == GPTVQ_OK &&
-      shape.kind != GPTVQ_PACKED_UNIFORM)
-    kept = gptvq_solve_kept_share(&solver, &shape);
-  add_solving(options, (double)linear->rows, (double)linear->cols, kept, machine->solving, machine, out);
+  add_solving(options, (double)linear->rows, (double)linear->cols, machine->solving, machine, out);
 }
 
 /* Gradients, and layers that are tried, with Hessians of their own. */
@@ -409,7 +398,7 @@ static void add_allocation(const gptvq_model *model, const gptvq_resolved *optio
           gptvq_allocation_trials(options, &block->linears[readers.linear[l]], &settings, &rows);
           add(sum, 2.0 * (double)rows * c * c, machine->plain); /* the power that errors relate to */
           for (size_t s = 0; s < settings; s++)
-            add_solving(options, (double)rows, c, 1.0, machine->trying, machine, all);
+            add_solving(options, (double)rows, c, machine->trying, machine, all);
         }
       }
   }
@@ -481,7 +470,7 @@ static void add_outside(const gptvq_resolved *options, size_t windows, const out
 gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved *options,
                                   const gptvq_backend *backend, const gptvq_memory_plan *plan,
                                   gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err) {
-  speeds machine = {.backend = backend};
+  speeds machine = {0};
   outside_part parts[2];
   size_t count;
   memset(sums, 0, GPTVQ_STAGES * sizeof *sums);
