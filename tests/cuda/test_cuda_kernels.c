@@ -1,6 +1,7 @@
 /* Each of the backend's functions on the shim, or on a card, against the CPU's. The kernels do the CPU's
  * operations in the CPU's order: with the CPU's products (take_cpu_products) the bits have to be the same. A
  * card's own products are compared by themselves. */
+#include "counted_upload.h"
 #include "cuda_fixture.h"
 #include "calib/mismatch.h"
 #include "cuda/cuda.h"
@@ -258,15 +259,6 @@ static void products_are_the_cpus(void **state) {
   free(got);
   gptvq_arena_destroy(&arena);
   release_input(&in);
-}
-
-/* Bytes that go to the device, beside the device's function. */
-static gptvq_status (*upload)(gptvq_device *, const gptvq_device_rows *, void *, const void *, gptvq_error *);
-static size_t uploaded;
-static gptvq_status counted_upload(gptvq_device *device, const gptvq_device_rows *shape, void *to,
-                                   const void *from, gptvq_error *err) {
-  uploaded += shape->rows * shape->row_bytes;
-  return upload(device, shape, to, from, err);
 }
 
 /* In the loop of a trellis errors of earlier batches are on the device already, and feedback takes these; not

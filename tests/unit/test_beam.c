@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "quant/layer/lookup.h"
 #include "quant/options/options.h"
+#include "levels.h"
 #include "solver_fixture.h"
 
 enum { K = 256, ROWS = GPTVQ_BATCH_ROWS };
@@ -18,13 +19,7 @@ typedef struct level {
 
 #define LEVEL(needs, name) \
   { needs, gptvq_batch_assign_##name, gptvq_beam_scratch_##name }
-static const level levels[] = {
-    LEVEL(0, base),
-#if defined(__x86_64__)
-    LEVEL(GPTVQ_CPU_AVX2, avx2),
-    LEVEL(GPTVQ_CPU_AVX512, avx512),
-#endif
-};
+static const level levels[] = {EACH_LEVEL(LEVEL)};
 
 typedef struct problem {
   gptvq_batch batch;

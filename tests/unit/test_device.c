@@ -1,4 +1,5 @@
 /* --device as text; products and factorisations on the shim or a card (cuda/linalg.h) against the CPU's. */
+#include "counted_upload.h"
 #include "device_fixture.h"
 #include "cuda/linalg.h"
 #include "cuda/shim/shim.h"
@@ -479,14 +480,6 @@ static void factorisations_are_the_cpu_s(void **state) {
 }
 
 /* ---- maps ---- */
-
-static gptvq_status (*upload)(gptvq_device *, const gptvq_device_rows *, void *, const void *, gptvq_error *);
-static size_t uploaded;
-static gptvq_status counted_upload(gptvq_device *device, const gptvq_device_rows *shape, void *to,
-                                   const void *from, gptvq_error *err) {
-  uploaded += shape->rows * shape->row_bytes;
-  return upload(device, shape, to, from, err);
-}
 
 /* w + α w map: fp32 sums of C products in either order, the last roundings; with little memory, and by the
  * host where there is none, the same bits. A map that is there is not sent again; a forgotten one is, and one

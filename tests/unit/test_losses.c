@@ -1,6 +1,7 @@
 /* eval/losses.h: every CPU level against the C library, and against the others bit for bit. */
 #include "eval/losses.h"
 #include "base/random.h"
+#include "levels.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -21,18 +22,20 @@ static void fill(double spread) {
 }
 
 typedef struct level {
+  gptvq_cpu_features needs;
   double (*total)(size_t n, const float *x, double shift);
   double (*divergence)(size_t n, const float *a, double total_a, const float *b, double total_b);
 } level;
 
+#define LEVEL(needs, name) \
+  { needs, gptvq_exp_total_##name, gptvq_divergence_##name }
+static const level all_levels[] = {EACH_LEVEL(LEVEL)};
+
+/* Those that the processor has */
 static size_t levels_of(level *levels) {
   size_t count = 0;
-  levels[count++] = (level){gptvq_exp_total_base, gptvq_divergence_base};
-#if defined(__x86_64__)
-  if (gptvq_cpu() & GPTVQ_CPU_AVX2) levels[count++] = (level){gptvq_exp_total_avx2, gptvq_divergence_avx2};
-  if (gptvq_cpu() & GPTVQ_CPU_AVX512)
-    levels[count++] = (level){gptvq_exp_total_avx512, gptvq_divergence_avx512};
-#endif
+  for (size_t l = 0; l < sizeof all_levels / sizeof all_levels[0]; l++)
+    if ((gptvq_cpu() & all_levels[l].needs) == all_levels[l].needs) levels[count++] = all_levels[l];
   return count;
 }
 

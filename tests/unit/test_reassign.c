@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "quant/layer/beam.h"
 #include "quant/layer/lookup.h"
+#include "levels.h"
 #include "solver_fixture.h"
 
 enum { K = 256 };
@@ -16,13 +17,7 @@ typedef struct level {
 
 #define LEVEL(needs, name) \
   { needs, gptvq_sweep_prepare_##name, gptvq_sweep_row_##name }
-static const level levels[] = {
-    LEVEL(0, base),
-#if defined(__x86_64__)
-    LEVEL(GPTVQ_CPU_AVX2, avx2),
-    LEVEL(GPTVQ_CPU_AVX512, avx512),
-#endif
-};
+static const level levels[] = {EACH_LEVEL(LEVEL)};
 
 typedef struct problem {
   gptvq_sweep_batch batch;
